@@ -1,0 +1,2 @@
+//! The pam-compile program.
+fn main() {}
