@@ -16,9 +16,12 @@
 
 pub mod attr;
 pub mod build;
+pub mod certify;
 pub mod graph;
 pub mod op;
 pub mod order;
 pub mod role;
 pub mod tensor;
+pub mod text;
 pub mod types;
+pub mod verify;
