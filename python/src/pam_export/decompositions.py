@@ -1,0 +1,168 @@
+"""Backward operators that ONNX has no counterpart for, written in operators that it has.
+
+PyTorch's exporter translates forward operators; for the backward operators here it either
+stops or, worse, writes something else (``nll_loss_forward`` would lose its total weight,
+``native_batch_norm`` its training mode). ``decomposition_table`` is what the traced step is
+decomposed with before it is handed to ``torch.onnx``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch._decomp import get_decompositions
+
+aten = torch.ops.aten
+
+
+def _fill(values: list[int], rank: int) -> list[int]:
+    values = list(values)
+    return values * rank if len(values) == 1 else values
+
+
+def _swap_batch_and_channel(x: Tensor, groups: int) -> Tensor:
+    """[N, G·C, …] -> [C, G·N, …]: the group stays in front of what becomes the channel."""
+    n, channels, *spatial = x.shape
+    x = x.reshape([n, groups, channels // groups, *spatial])
+    return x.transpose(0, 2).reshape([channels // groups, groups * n, *spatial])
+
+
+def _batch_into_kernel(x: Tensor, groups: int) -> Tensor:
+    """[N, G·C, …] -> [G·C, N, …]."""
+    return x.transpose(0, 1)
+
+
+def _weight_gradient(x, grad, kernel, stride, padding, dilation, groups):
+    """dW[o,c,k] = Σ_{n,i} x[n, c, i·stride + k·dilation − padding] · grad[n, o, i].
+
+    That is a convolution with N and C swapped whose kernel is ``grad``; stride and dilation
+    trade places, and what the forward convolution's rounding left over is cut off.
+    """
+    result = aten.convolution(
+        _swap_batch_and_channel(x, groups),
+        _batch_into_kernel(grad, groups),
+        None,
+        dilation,
+        padding,
+        stride,
+        False,
+        [0] * len(stride),
+        groups,
+    )
+    for axis, size in enumerate(kernel):
+        if result.shape[2 + axis] != size:
+            result = result.narrow(2 + axis, 0, size)
+    return result.transpose(0, 1)
+
+
+def convolution_backward(
+    grad, x, weight, bias_sizes, stride, padding, dilation, transposed, output_padding, groups, mask
+):
+    """Gradients of ``aten.convolution`` as one transposed and one swapped convolution."""
+    rank = x.dim() - 2
+    stride, padding, dilation = (_fill(v, rank) for v in (stride, padding, dilation))
+    kernel = list(weight.shape[2:])
+    grad_x = grad_weight = grad_bias = None
+    if mask[0] and transposed:
+        grad_x = aten.convolution(
+            grad, weight, None, stride, padding, dilation, False, [0] * rank, groups
+        )
+    elif mask[0]:
+        left_over = [
+            x.shape[2 + i]
+            - ((grad.shape[2 + i] - 1) * stride[i] - 2 * padding[i])
+            - dilation[i] * (kernel[i] - 1)
+            - 1
+            for i in range(rank)
+        ]
+        grad_x = aten.convolution(
+            grad, weight, None, stride, padding, dilation, True, left_over, groups
+        )
+    if mask[1]:
+        source, target = (grad, x) if transposed else (x, grad)
+        grad_weight = _weight_gradient(source, target, kernel, stride, padding, dilation, groups)
+    if mask[2]:
+        grad_bias = grad.sum([0, *range(2, 2 + rank)])
+    return grad_x, grad_weight, grad_bias
+
+
+def max_pool2d_with_indices_backward(
+    grad, x, kernel_size, stride, padding, dilation, ceil_mode, indices
+):
+    """Each gradient goes to the position its maximum came from; overlapping windows add up."""
+    planes = list(x.shape[:-2])
+    zeros = x.new_zeros([*planes, x.shape[-2] * x.shape[-1]])
+    return zeros.scatter_add(-1, indices.flatten(-2), grad.flatten(-2)).reshape(x.shape)
+
+
+def avg_pool2d_backward(
+    grad, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+):
+    """A depthwise transposed convolution with ones, after division by the window's count."""
+    if ceil_mode or x.dim() != 4:
+        raise NotImplementedError("avg_pool2d backward with ceil_mode or without a batch axis")
+    kernel = _fill(kernel_size, 2)
+    stride, padding = _fill(stride or kernel, 2), _fill(padding, 2)
+    channels = x.shape[1]
+    ones = x.new_ones([channels, 1, *kernel])
+    if divisor_override is not None:
+        grad = grad / divisor_override
+    elif count_include_pad or padding == [0, 0]:
+        grad = grad / (kernel[0] * kernel[1])
+    else:
+        window = x.new_ones([1, 1, *kernel])
+        grad = grad / aten.convolution(
+            x.new_ones([1, 1, *x.shape[2:]]), window, None, stride, padding, [1, 1], False, [0, 0], 1
+        )
+    left_over = [
+        x.shape[2 + i] - ((grad.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + kernel[i])
+        for i in range(2)
+    ]
+    return aten.convolution(
+        grad, ones, None, stride, padding, [1, 1], True, left_over, channels
+    )
+
+
+def decomposition_table() -> dict:
+    """Operator overload -> function, for ``ExportedProgram.run_decompositions``."""
+    table = dict(
+        get_decompositions(
+            [
+                aten.nll_loss_forward,
+                aten.nll_loss_backward,
+                aten.nll_loss2d_forward,
+                aten.nll_loss2d_backward,
+                aten.native_batch_norm,
+                aten._native_batch_norm_legit,
+                aten._native_batch_norm_legit_functional,
+                aten.native_batch_norm_backward,
+                aten.native_layer_norm_backward,
+                aten.native_group_norm_backward,
+                aten.embedding_dense_backward,
+                aten._softmax_backward_data,
+                aten._log_softmax_backward_data,
+                aten.gelu_backward,
+                aten.silu_backward,
+                aten.tanh_backward,
+                aten.sigmoid_backward,
+                aten.elu_backward,
+                aten.leaky_relu_backward,
+                aten.hardtanh_backward,
+                aten.hardswish_backward,
+                aten.hardsigmoid_backward,
+                aten.softplus_backward,
+                aten.mish_backward,
+                aten.threshold_backward,
+                aten.mse_loss,
+                aten.mse_loss_backward,
+                aten.smooth_l1_loss_backward,
+                aten.binary_cross_entropy_backward,
+                aten.select_backward,
+                aten.slice_backward,
+            ]
+        )
+    )
+    table[aten.convolution_backward.default] = convolution_backward
+    table[aten.max_pool2d_with_indices_backward.default] = max_pool2d_with_indices_backward
+    table[aten.avg_pool2d_backward.default] = avg_pool2d_backward
+    return table
