@@ -121,7 +121,7 @@ def trace(step, arguments: tuple) -> torch.export.ExportedProgram:
     """Records ``step`` and decomposes it down to operators that torch.onnx translates."""
     with sdpa_kernel(SDPBackend.MATH):
         try:
-            graph = make_fx(step, tracing_mode="fake")(*arguments)
+            graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)
         except ExportError:
             raise
         except Exception as error:
