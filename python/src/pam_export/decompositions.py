@@ -123,6 +123,25 @@ def avg_pool2d_backward(
     )
 
 
+def silu_backward(grad, x):
+    """d/dx x·σ(x) = σ(x)·(1 + x·(1 − σ(x)))."""
+    sigmoid = torch.sigmoid(x)
+    return grad * sigmoid * (1 + x * (1 - sigmoid))
+
+
+def mish_backward(grad, x):
+    """d/dx x·tanh(softplus(x)) = t + x·σ(x)·(1 − t²) with t = tanh(softplus(x))."""
+    t = torch.tanh(torch.nn.functional.softplus(x))
+    return grad * (t + x * torch.sigmoid(x) * (1 - t * t))
+
+
+EARLY = {
+    aten.silu_backward.default: silu_backward,
+    aten.mish_backward.default: mish_backward,
+}
+"""PyTorch calls these composite, and ``run_decompositions`` then ignores its table."""
+
+
 def decomposition_table() -> dict:
     """Operator overload -> function, for ``ExportedProgram.run_decompositions``."""
     table = dict(
@@ -142,7 +161,6 @@ def decomposition_table() -> dict:
                 aten._softmax_backward_data,
                 aten._log_softmax_backward_data,
                 aten.gelu_backward,
-                aten.silu_backward,
                 aten.tanh_backward,
                 aten.sigmoid_backward,
                 aten.elu_backward,
@@ -151,7 +169,6 @@ def decomposition_table() -> dict:
                 aten.hardswish_backward,
                 aten.hardsigmoid_backward,
                 aten.softplus_backward,
-                aten.mish_backward,
                 aten.threshold_backward,
                 aten.mse_loss,
                 aten.mse_loss_backward,

@@ -115,8 +115,8 @@ def export_train_step(
     ``new.<name>`` for every state input. Frozen parameters become constants. The model and the
     optimizer are left as they were.
 
-    With ``verify``, the file is run by onnxruntime for ``verify_steps`` chained steps and
-    compared with the same steps of eager PyTorch under the real optimizer.
+    With ``verify``, the graph is run by onnxruntime for ``verify_steps`` chained steps and
+    compared with the same steps of eager PyTorch under the real optimizer before it is written.
 
     Raises ExportError if something cannot be exported, VerificationError if the results differ.
     """
@@ -151,13 +151,11 @@ def export_train_step(
         defaults = {"lr": lr.numpy(), **defaults}
     bindings, gradients = _finish(proto, known, signature, defaults)
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tidy.save(proto, path)
     batch = {k: v.numpy() for k, v in {**inputs, **targets}.items()}
     reference = Reference(model, loss_fn, optimizer, inputs, targets, signature)
     if verify:
-        verify_step(path, reference, batch, bindings, verify_steps)
+        verify_step(proto, reference, batch, bindings, verify_steps)
+    path = tidy.save(proto, path)
     expected, noise = reference.first_step()
     return ExportedStep(path, batch, expected, bindings, gradients, noise)
 
@@ -259,7 +257,4 @@ def export_forward(
     tidy.tag_nodes(
         proto, known, loss="", outputs=names, buffers=[], gradients=[], output_gradients=[]
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tidy.save(proto, path)
-    return path
+    return tidy.save(proto, path)

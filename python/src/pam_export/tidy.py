@@ -7,6 +7,8 @@ stop being outputs, and nodes say their role and component instead of the export
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -178,7 +180,10 @@ def step_metadata(model: ModelProto, bindings: dict, gradients: dict, loss: str)
     )
 
 
-def save(model: ModelProto, path) -> None:
-    """Checks and writes the file."""
+def save(model: ModelProto, path: str | os.PathLike) -> Path:
+    """Checks the model and writes it, making the folder if need be."""
     onnx.checker.check_model(model, full_check=True)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, path)
+    return path

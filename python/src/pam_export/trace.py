@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.fx import traceback as fx_traceback
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from . import components
-from .decompositions import decomposition_table
+from .decompositions import EARLY, decomposition_table
 from .errors import ExportError
 from .optimizers import OptimizerRule
 
@@ -133,6 +134,15 @@ def trace(step, arguments: tuple) -> torch.export.ExportedProgram:
     for node in graph.graph.nodes:
         if node.op == "call_function":
             node.meta["custom"] = {COMPONENT: components.of_operator(node.target)}
+    if any(node.target in EARLY for node in graph.graph.nodes):
+        # Retracing under preserve_node_meta carries the tags over.
+        with fx_traceback.preserve_node_meta():
+            graph = make_fx(
+                torch.fx.Interpreter(graph).run,
+                decomposition_table=EARLY,
+                tracing_mode="fake",
+                _allow_non_fake_inputs=True,
+            )(*arguments)
     program = torch.export.export(graph, arguments)
     return program.run_decompositions(decomposition_table())
 

@@ -1,0 +1,325 @@
+"""Exported steps against eager PyTorch, chained; what is written; what is refused."""
+
+import copy
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pam_export import ExportError, VerificationError, export_forward, export_train_step
+
+
+def mlp():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def batch(size=5, features=6, classes=3):
+    return torch.randn(size, features), torch.randint(0, classes, (size,))
+
+
+def session(path):
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def run_steps(path, bindings, batches, **extra):
+    """Chains the file's steps over ``batches`` and returns each step's outputs."""
+    run = session(path)
+    names = [o.name for o in run.get_outputs()]
+    state, results = {}, []
+    for x, y in batches:
+        feeds = {"x": x.numpy(), "y": y.numpy(), **state, **extra}
+        found = dict(zip(names, run.run(names, feeds)))
+        state = {old: found[new] for new, old in bindings.items()}
+        results.append(found)
+    return results
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
+    "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    "dampening": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.3),
+    "maximize": lambda p: torch.optim.SGD(p, lr=0.1, maximize=True),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01, eps=1e-4, weight_decay=0.1),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, eps=1e-4, weight_decay=0.1),
+    "adamw_betas": lambda p: torch.optim.AdamW(p, lr=0.01, betas=(0.5, 0.7), eps=1e-3),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_three_chained_steps_equal_eager_pytorch(name, tmp_path):
+    model = mlp()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    batches = [batch() for _ in range(3)]
+    step = export_train_step(
+        model, F.cross_entropy, optimizer, batches[0], tmp_path / "step.onnx", verify=False
+    )
+    results = run_steps(step.path, step.bindings, batches)
+    for (x, y), found in zip(batches, results):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        np.testing.assert_allclose(found["loss"], loss.item(), rtol=1e-5)
+        for key, value in model.named_parameters():
+            np.testing.assert_allclose(
+                found[f"new.{key}"], value.detach().numpy(), rtol=1e-4, atol=1e-6
+            )
+
+
+@pytest.mark.parametrize("name", ["momentum", "dampening", "adamw"])
+def test_an_optimizer_with_history_goes_on_where_it_was(name, tmp_path):
+    model = mlp()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    x, y = batch()
+    for _ in range(2):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    before = copy.deepcopy(model.state_dict())
+    export_train_step(model, F.cross_entropy, optimizer, (x, y), tmp_path / "step.onnx")
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_lr_is_an_input_with_the_optimizers_value_as_default(tmp_path):
+    model = mlp()
+    step = export_train_step(
+        model,
+        F.cross_entropy,
+        torch.optim.SGD(model.parameters(), lr=0.25),
+        batch(),
+        tmp_path / "step.onnx",
+    )
+    proto = onnx.load(step.path)
+    lr = next(i for i in proto.graph.initializer if i.name == "lr")
+    assert onnx.numpy_helper.to_array(lr) == np.float32(0.25)
+    x, y = batch()
+    still = run_steps(step.path, step.bindings, [(x, y)], lr=np.zeros((), np.float32))[0]
+    np.testing.assert_array_equal(still["new.0.weight"], model[0].weight.detach().numpy())
+
+
+def test_names_roles_and_metadata(tmp_path):
+    model = mlp()
+    step = export_train_step(
+        model,
+        F.cross_entropy,
+        torch.optim.AdamW(model.parameters(), lr=0.01),
+        batch(),
+        tmp_path / "step.onnx",
+    )
+    proto = onnx.load(step.path)
+    inputs = [i.name for i in proto.graph.input]
+    assert inputs[:7] == ["x", "y", "lr", "0.weight", "0.bias", "2.weight", "2.bias"]
+    assert inputs[-1] == "step" and "0.weight.exp_avg" in inputs
+    outputs = [o.name for o in proto.graph.output]
+    assert outputs[:3] == ["loss", "logits", "new.0.weight"] and outputs[-1] == "new.step"
+    defaults = {i.name for i in proto.graph.initializer}
+    assert set(inputs) - defaults == {"x", "y"}
+    metadata = {p.key: p.value for p in proto.metadata_props}
+    assert metadata["pam.loss"] == "loss"
+    assert json.loads(metadata["pam.bindings"])["new.0.weight"] == "0.weight"
+    produced = {o for n in proto.graph.node for o in n.output}
+    assert set(json.loads(metadata["pam.gradients"]).values()) <= produced
+    roles = {}
+    for node in proto.graph.node:
+        entries = {p.key: p.value for p in node.metadata_props}
+        assert set(entries) == {"pam.role", "pam.component"}
+        roles.setdefault(entries["pam.role"], set()).add(node.op_type)
+    assert set(roles) == {"forward", "loss", "backward", "optimizer"}
+    assert roles["forward"] <= {"Gemm", "Relu", "Transpose"}
+    assert "LogSoftmax" in roles["loss"] and "Sqrt" in roles["optimizer"]
+
+
+def test_batchnorm_statistics_are_state_and_masks_are_constants(tmp_path):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(6)
+            self.linear = nn.Linear(6, 3)
+            self.register_buffer("mask", torch.ones(6))
+
+        def forward(self, x):
+            return self.linear(self.norm(x) * self.mask)
+
+    model = Net()
+    step = export_train_step(
+        model,
+        F.cross_entropy,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        batch(),
+        tmp_path / "step.onnx",
+    )
+    assert step.bindings["new.norm.running_mean"] == "norm.running_mean"
+    assert step.bindings["new.norm.num_batches_tracked"] == "norm.num_batches_tracked"
+    assert "new.mask" not in step.bindings
+    assert torch.equal(model.norm.running_mean, torch.zeros(6)), "the model must stay as it was"
+
+
+CONVOLUTIONS = {
+    "plain": dict(in_channels=4, out_channels=6, kernel_size=3),
+    "stride leaves a rest": dict(in_channels=4, out_channels=6, kernel_size=3, stride=2, padding=1),
+    "grouped": dict(in_channels=4, out_channels=6, kernel_size=3, groups=2, padding=1),
+    "depthwise": dict(in_channels=4, out_channels=4, kernel_size=5, groups=4, padding=2),
+    "dilated": dict(in_channels=4, out_channels=6, kernel_size=(3, 2), dilation=2, stride=(2, 1)),
+}
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolution_gradients(name, transposed, tmp_path):
+    torch.manual_seed(0)
+    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
+    options = dict(CONVOLUTIONS[name])
+    if transposed and options.get("stride") == 2:
+        options["output_padding"] = 1
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), kind(**options), nn.Tanh())
+    x = torch.randn(2, 2, 10, 10)
+    y = torch.randn_like(model(x))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    export_train_step(model, F.mse_loss, optimizer, (x, y), tmp_path / "step.onnx")
+
+
+LAYERS = {
+    "max_pool": nn.MaxPool2d(3, 2, 1),
+    "avg_pool": nn.AvgPool2d(2),
+    "avg_pool_padded": nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+    "group_norm": nn.GroupNorm(2, 4),
+    "silu": nn.SiLU(),
+    "gelu_tanh": nn.GELU("tanh"),
+    "softplus": nn.Softplus(),
+    "elu": nn.ELU(),
+    "leaky_relu": nn.LeakyReLU(0.1),
+    "prelu": nn.PReLU(),
+    "hardswish": nn.Hardswish(),
+    "mish": nn.Mish(),
+    "sigmoid": nn.Sigmoid(),
+    "softmax": nn.Softmax(1),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name, tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), copy.deepcopy(LAYERS[name]), nn.Conv2d(4, 1, 1))
+    x = torch.randn(2, 2, 8, 8)
+    y = torch.randn_like(model(x))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    export_train_step(model, F.mse_loss, optimizer, (x, y), tmp_path / "step.onnx")
+
+
+@pytest.mark.parametrize("opset", [18, 20, 21, 23])
+def test_opsets(opset, tmp_path):
+    model = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 3))
+    optimizer = torch.optim.AdamW(model.parameters(), eps=1e-4)
+    path = tmp_path / "step.onnx"
+    export_train_step(model, F.cross_entropy, optimizer, batch(), path, opset=opset)
+    assert onnx.load(path).opset_import[0].version == opset
+
+
+def test_forward_export(tmp_path):
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3))
+    x, _ = batch()
+    path = export_forward(model, x, tmp_path / "forward.onnx")
+    assert model.training
+    (found,) = session(path).run(["logits"], {"x": x.numpy()})
+    np.testing.assert_allclose(found, model.eval()(x).detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_wrong_result_is_noticed(tmp_path, monkeypatch):
+    from pam_export.optimizers import SgdRule
+
+    monkeypatch.setattr(SgdRule, "update", lambda self, p, g, state, lr, step: (p + lr * g, {}))
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(VerificationError, match="new.0.weight: relative error"):
+        export_train_step(model, F.cross_entropy, optimizer, batch(), tmp_path / "step.onnx")
+    assert not (tmp_path / "step.onnx").exists()
+
+
+class Unused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle = nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+def refused(model, match, tmp_path, loss=F.cross_entropy, optimizer=None, example=None, **options):
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ExportError, match=match):
+        export_train_step(
+            model, loss, optimizer, example or batch(), tmp_path / "step.onnx", **options
+        )
+    assert not (tmp_path / "step.onnx").exists()
+
+
+def test_refuses_dropout(tmp_path):
+    model = nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.5))
+    refused(model, "random numbers.*dropout probability to 0", tmp_path)
+
+
+def test_refuses_a_parameter_without_path_to_the_loss(tmp_path):
+    refused(Unused(), "no path from the loss to idle.weight, idle.bias", tmp_path)
+
+
+def test_refuses_a_loss_that_is_not_scalar(tmp_path):
+    loss = lambda logits, y: F.cross_entropy(logits, y, reduction="none")  # noqa: E731
+    refused(mlp(), r"scalar tensor of rank 0, not \(5,\)", tmp_path, loss=loss)
+
+
+def test_refuses_an_unknown_optimizer(tmp_path):
+    model = mlp()
+    refused(model, "RMSprop.*not supported", tmp_path, optimizer=torch.optim.RMSprop(model.parameters()))
+
+
+def test_refuses_amsgrad(tmp_path):
+    model = mlp()
+    optimizer = torch.optim.AdamW(model.parameters(), amsgrad=True)
+    refused(model, "amsgrad=True", tmp_path, optimizer=optimizer)
+
+
+def test_refuses_two_learning_rates(tmp_path):
+    model = mlp()
+    groups = [{"params": model[0].parameters()}, {"params": model[2].parameters(), "lr": 1.0}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    refused(model, "different learning rates", tmp_path, optimizer=optimizer)
+
+
+def test_refuses_an_untrained_parameter(tmp_path):
+    model = mlp()
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    refused(model, "does not train 2.weight, 2.bias", tmp_path, optimizer=optimizer)
+
+
+def test_refuses_half_precision(tmp_path):
+    model = mlp().to(torch.bfloat16)
+    refused(model, "0.weight is torch.bfloat16", tmp_path)
+
+
+def test_refuses_an_old_opset(tmp_path):
+    refused(mlp(), "opset 13 is not supported", tmp_path, opset=13)
+
+
+def test_refuses_data_dependent_control_flow(tmp_path):
+    class Branch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.linear(x) if x.sum() > 0 else self.linear(-x)
+
+    refused(Branch(), "cannot be recorded", tmp_path)
+
+
+def test_refuses_a_name_taken_twice(tmp_path):
+    x, y = batch()
+    refused(mlp(), "taken twice", tmp_path, example=({"lr": x}, {"y": y}))
