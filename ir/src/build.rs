@@ -336,7 +336,7 @@ impl Graph {
     }
 
     /// Removes constants and node outputs' entries that nothing refers to; inputs stay.
-    fn drop_unused_values(&mut self) {
+    pub(crate) fn drop_unused_values(&mut self) {
         let mut used = vec![false; self.values.len()];
         let ids = self.nodes.iter().flat_map(|n| n.inputs.iter().chain(&n.outputs)).flatten();
         for v in ids.chain(&self.inputs).chain(self.outputs.iter().map(|o| &o.value)) {

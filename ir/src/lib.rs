@@ -17,6 +17,8 @@
 pub mod attr;
 pub mod build;
 pub mod certify;
+pub mod einsum;
+pub mod geometry;
 pub mod graph;
 pub mod op;
 pub mod order;

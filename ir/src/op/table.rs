@@ -84,8 +84,8 @@ ops! {
     Gather "Gather" 13 "data, indices -> output" "axis:int=0" Plain gather zero "Picks slices along an axis."
     GatherElements "GatherElements" 13 "data, indices -> output" "axis:int=0" Plain gather_elements zero "Picks elements along an axis."
     GatherND "GatherND" 13 "data, indices -> output" "batch_dims:int=0" Plain gather_nd zero "Picks slices by index tuples."
-    ScatterElements "ScatterElements" 18 "data, indices, updates -> output" "axis:int=0, reduction:str=none" Plain same scatter "Writes or adds elements along an axis."
-    ScatterND "ScatterND" 18 "data, indices, updates -> output" "reduction:str=none" Plain same scatter "Writes or adds slices by index tuples."
+    ScatterElements "ScatterElements" 18 "data, indices, updates -> output" "axis:int=0, reduction:str=none" Plain scatter scatter "Writes or adds elements along an axis."
+    ScatterND "ScatterND" 18 "data, indices, updates -> output" "reduction:str=none" Plain scatter scatter "Writes or adds slices by index tuples."
     Trilu "Trilu" 14 "input, k:int?! -> output" "upper:int=1" Plain same zero "Upper or lower triangle."
     DepthToSpace "DepthToSpace" 13 "input -> output" "blocksize:int, mode:str=DCR" Plain depth_to_space zero "Moves blocks of channels into space."
     SpaceToDepth "SpaceToDepth" 13 "input -> output" "blocksize:int" Plain space_to_depth zero "Moves blocks of space into channels."
@@ -207,5 +207,5 @@ ops! {
     RandomUniformLike "RandomUniformLike" 22 "input -> output" "dtype:type?, high:float=1.0, low:float=0.0, seed:float?" Composite random_like each_output "Uniform random numbers in the shape of another tensor."
     Bernoulli "Bernoulli" 22 "input -> output" "dtype:type?, seed:float?" Plain random_like zero "One with the probability given, else 0."
 
-    Opaque "opaque::opaque" 1 "inputs* -> outputs*" "" Opaque opaque zero "An op the table does not know; it stands in audited files only."
+    Opaque "opaque::opaque" 1 "inputs* -> outputs*" "onnx:str" Opaque opaque zero "An op the table does not know; it stands in audited files only."
 }

@@ -1,228 +1,75 @@
-//! Shape rules.
+//! Shape rules: from the types of the inputs and the attributes to the types of the outputs.
+//!
+//! A rule looks at nothing but its [`Call`](crate::op::Call) and trusts nothing in it: what comes
+//! out of a file reaches the rules first. Arithmetic is checked, and every complaint is one line.
 
-use crate::op::Call;
-use crate::types::Type;
+mod contraction;
+mod elementwise;
+mod indexing;
+mod movement;
+mod nn;
+mod reduce;
+mod source;
 
-pub(super) fn arg_reduce(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
+pub(super) use contraction::{
+    attention, conv, conv_transpose, einsum, gemm, matmul, matmul_grad_a, matmul_grad_b,
+};
+pub(super) use elementwise::{
+    broadcast, cast, cast_like, compare, first, opaque, power, predicate, same, select,
+};
+pub(super) use indexing::{
+    col2im, gather, gather_elements, gather_nd, max_unpool, one_hot, scatter, top_k,
+};
+pub(super) use movement::{
+    center_crop_pad, concat, depth_to_space, expand, flatten, pad, reshape, slice, space_to_depth,
+    split, squeeze, tile, transpose, unsqueeze,
+};
+pub(super) use nn::{batch_norm, cross_entropy, dropout, global_pool, layer_norm, nll_loss, pool};
+pub(super) use reduce::{arg_reduce, reduce};
+pub(super) use source::{
+    constant_of_shape, eye_like, random, random_like, random_uniform, range, shape, size,
+};
+
+use crate::types::{DType, Type};
+
+/// What a rule returns.
+type Types = Result<Vec<Type>, String>;
+
+/// A type of unchecked dimensions.
+fn one(dtype: DType, shape: Vec<usize>) -> Types {
+    Ok(vec![Type { dtype, shape }])
 }
 
-pub(super) fn attention(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
+/// The product of dimensions.
+fn product(dims: &[usize]) -> Result<usize, String> {
+    crate::types::checked_elements(dims)
+        .ok_or_else(|| "the shape has more elements than memory can address".to_owned())
 }
 
-pub(super) fn batch_norm(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
+/// A dimension from an attribute.
+fn dim(value: i64, name: &str) -> Result<usize, String> {
+    usize::try_from(value).map_err(|_| format!("`{name}` is {value}"))
 }
 
-pub(super) fn broadcast(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
+/// The dimensions of a list attribute.
+fn dims(call: &crate::op::Call<'_>, name: &str) -> Result<Vec<usize>, String> {
+    let values = call.ints(name).ok_or_else(|| format!("`{name}` is missing"))?;
+    values.iter().map(|&v| dim(v, name)).collect()
 }
 
-pub(super) fn cast(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
+/// Demands that two types have the same element type.
+fn same_dtype(a: &Type, b: &Type) -> Result<(), String> {
+    if a.dtype == b.dtype {
+        Ok(())
+    } else {
+        Err(format!("the element types {} and {} differ", a.dtype, b.dtype))
+    }
 }
 
-pub(super) fn cast_like(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn center_crop_pad(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn col2im(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn compare(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn concat(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn constant_of_shape(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn conv(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn conv_transpose(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn cross_entropy(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn depth_to_space(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn dropout(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn einsum(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn expand(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn eye_like(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn first(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn flatten(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn gather(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn gather_elements(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn gather_nd(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn gemm(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn global_pool(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn layer_norm(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn matmul(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn matmul_grad_a(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn matmul_grad_b(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn max_unpool(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn nll_loss(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn one_hot(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn opaque(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn pad(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn pool(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn power(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn predicate(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn random(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn random_like(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn random_uniform(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn range(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn reduce(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn reshape(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn same(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn select(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn shape(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn size(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn slice(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn space_to_depth(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn split(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn squeeze(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn tile(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn top_k(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn transpose(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
-}
-
-pub(super) fn unsqueeze(_: &Call<'_>) -> Result<Vec<Type>, String> {
-    Err("no rule yet".to_owned())
+/// Demands integer indices.
+fn indices(ty: &Type) -> Result<(), String> {
+    match ty.dtype {
+        DType::I64 | DType::I32 => Ok(()),
+        other => Err(format!("indices are {other}, not i64 or i32")),
+    }
 }
