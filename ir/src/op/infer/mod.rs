@@ -26,6 +26,7 @@ pub(super) use movement::{
 };
 pub(super) use nn::{batch_norm, cross_entropy, dropout, global_pool, layer_norm, nll_loss, pool};
 pub(super) use reduce::{arg_reduce, reduce};
+pub(crate) use source::shape_range;
 pub(super) use source::{
     constant_of_shape, eye_like, random, random_like, random_uniform, range, shape, size,
 };

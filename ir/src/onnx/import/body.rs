@@ -1,0 +1,150 @@
+//! A list of nodes: order, names, and what kind of thing each node is.
+
+use super::super::error::{At, OnnxError};
+use super::super::proto::{GraphProto, NodeProto};
+use super::{Context, Importer, Names, is_standard};
+use crate::graph::ValueId;
+use crate::order::topological;
+use std::collections::HashMap;
+
+impl Importer<'_> {
+    /// Appends the nodes of a body and defines their outputs in `names`.
+    pub(super) fn body(
+        &mut self,
+        context: &Context<'_>,
+        names: &mut Names<'_>,
+        nodes: &[NodeProto],
+    ) -> Result<(), OnnxError> {
+        for i in order(context, nodes)? {
+            let node = &nodes[i];
+            if self.budget == 0 {
+                let reason = "unrolling makes more nodes than the compiler accepts";
+                return Err(at(context, node, i, reason, "shorten the loop"));
+            }
+            self.budget -= 1;
+            let error = |reason: String, remedy: &str| at(context, node, i, &reason, remedy);
+            let mut inputs = Vec::with_capacity(node.input.len());
+            for name in &node.input {
+                inputs.push(match name.as_str() {
+                    "" => None,
+                    name => Some(names.get(name).ok_or_else(|| {
+                        error(format!("input `{name}` is defined by nothing"), "export it again")
+                    })?),
+                });
+            }
+            let label = label(context, node, i);
+            let outputs = self.dispatch(context, names, node, &label, &inputs, i)?;
+            for (name, value) in node.output.iter().zip(outputs) {
+                if let (false, Some(value)) = (name.is_empty(), value) {
+                    self.define(context, names, name, value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends one node, whatever it stands for; its outputs in order.
+    fn dispatch(
+        &mut self,
+        context: &Context<'_>,
+        names: &Names<'_>,
+        node: &NodeProto,
+        label: &str,
+        inputs: &[Option<ValueId>],
+        position: usize,
+    ) -> Result<Vec<Option<ValueId>>, OnnxError> {
+        let key = (node.domain(), node.op_type(), node.overload());
+        let result = match context.functions.get(&key) {
+            // The functions of the pam domain are primitives that are never looked into here.
+            Some(function) if node.domain() != "pam" => {
+                return self.call(context, function, node, label, inputs, position);
+            }
+            _ if !is_standard(node.domain()) => self.standard(context, node, label, inputs),
+            _ => match node.op_type() {
+                "If" => return self.branch(context, names, node, label, inputs, position),
+                "Loop" => return self.unroll_loop(context, names, node, label, inputs, position),
+                "Scan" => return self.unroll_scan(context, names, node, label, inputs, position),
+                "Constant" => self.constant_node(context, node),
+                _ => self.standard(context, node, label, inputs),
+            },
+        };
+        result.map_err(|reason| at(context, node, position, &reason, ""))
+    }
+}
+
+/// An error at a node.
+pub(super) fn at(
+    context: &Context<'_>,
+    node: &NodeProto,
+    position: usize,
+    reason: &str,
+    remedy: &str,
+) -> OnnxError {
+    OnnxError {
+        path: context.path.to_owned(),
+        at: Some(place(context, node, position)),
+        reason: reason.to_owned(),
+        remedy: remedy.to_owned(),
+    }
+}
+
+pub(super) fn place(context: &Context<'_>, node: &NodeProto, position: usize) -> At {
+    let domain = if is_standard(node.domain()) { "" } else { node.domain() };
+    let op = match domain {
+        "" => node.op_type().to_owned(),
+        domain => format!("{domain}::{}", node.op_type()),
+    };
+    let version = context.opsets.get(domain).copied().unwrap_or(0);
+    At { node: label(context, node, position), op, version }
+}
+
+/// The name of a node, or one made from its first output where it has none.
+pub(super) fn label(context: &Context<'_>, node: &NodeProto, position: usize) -> String {
+    let own = match (node.name(), node.output.iter().find(|o| !o.is_empty())) {
+        ("", Some(output)) => format!("{}:{output}", node.op_type()),
+        ("", None) => format!("{}#{position}", node.op_type()),
+        (name, _) => name.to_owned(),
+    };
+    format!("{}{own}", context.prefix)
+}
+
+/// The nodes of a body in topological order.
+fn order(context: &Context<'_>, nodes: &[NodeProto]) -> Result<Vec<usize>, OnnxError> {
+    let mut producer: HashMap<&str, usize> = HashMap::new();
+    for (i, node) in nodes.iter().enumerate() {
+        for output in node.output.iter().filter(|o| !o.is_empty()) {
+            producer.insert(output, i);
+        }
+    }
+    let mut edges = Vec::new();
+    for (i, node) in nodes.iter().enumerate() {
+        let mut read = |name: &str| {
+            if let Some(&p) = producer.get(name) {
+                edges.push((p, i));
+            }
+        };
+        node.input.iter().for_each(|n| read(n));
+        for graph in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
+            captured(graph, &mut read);
+        }
+    }
+    topological(nodes.len(), &edges).map_err(|cycle| {
+        let first = cycle.first().copied().unwrap_or(0);
+        let members: Vec<String> = cycle.iter().map(|&i| label(context, &nodes[i], i)).collect();
+        let shown = members.iter().take(4).cloned().collect::<Vec<_>>().join("`, `");
+        let more = if members.len() > 4 { " and more" } else { "" };
+        let reason = format!("the nodes `{shown}`{more} form a cycle");
+        at(context, &nodes[first], first, &reason, "export it again")
+    })
+}
+
+/// The names that a subgraph reads; its own are among them, which does no harm.
+fn captured(graph: &GraphProto, read: &mut impl FnMut(&str)) {
+    graph.output.iter().for_each(|o| read(o.name()));
+    for node in &graph.node {
+        node.input.iter().for_each(|n| read(n));
+        for inner in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
+            captured(inner, read);
+        }
+    }
+}

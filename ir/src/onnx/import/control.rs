@@ -1,0 +1,250 @@
+//! Control flow whose course is known when compiling.
+//!
+//! An `If` with a known condition is its branch; with an unknown one both branches are computed and
+//! the results selected, since nodes have no effects. A `Loop` with a known number of rounds and a
+//! `Scan` are unrolled.
+
+use super::super::error::OnnxError;
+use super::super::proto::{GraphProto, NodeProto};
+use super::super::tensor as tensors;
+use super::body::at;
+use super::{Context, Importer, Names};
+use crate::attr::{Attr, Attrs};
+use crate::graph::ValueId;
+use crate::op::{Op, normalize_axis};
+use crate::tensor::Tensor;
+use std::collections::HashMap;
+
+type Values = Vec<Option<ValueId>>;
+
+impl Importer<'_> {
+    pub(super) fn branch(
+        &mut self,
+        context: &Context<'_>,
+        names: &Names<'_>,
+        node: &NodeProto,
+        label: &str,
+        inputs: &[Option<ValueId>],
+        position: usize,
+    ) -> Result<Values, OnnxError> {
+        let error = |reason: &str| at(context, node, position, reason, "export without `If`");
+        let condition = inputs.first().copied().flatten().ok_or(error("has no condition"))?;
+        let known = self.known.get(&condition).and_then(|t| t.to_i64()).map(|v| v == [1]);
+        let side = |this: &mut Self, name: &str| {
+            let graph = subgraph(node, name).ok_or(error(&format!("has no `{name}`")))?;
+            this.subgraph(context, names, graph, &format!("{label}/{name}/"), &[])
+        };
+        if let Some(taken) = known {
+            return side(self, if taken { "then_branch" } else { "else_branch" });
+        }
+        let yes = side(self, "then_branch")?;
+        let no = side(self, "else_branch")?;
+        self.builder.scope.name = label.to_owned();
+        let attrs = Attrs::from([("shape".to_owned(), Attr::Ints(vec![]))]);
+        let flag = self.before(Op::Reshape, &[Some(condition)], attrs).map_err(|e| error(&e))?;
+        let mut outputs = Vec::new();
+        for (y, n) in yes.into_iter().zip(no) {
+            let same = match (y, n) {
+                (Some(y), Some(n)) => self.builder.ty(y) == self.builder.ty(n),
+                _ => false,
+            };
+            if !same {
+                return Err(error("depends on data and its branches differ in type"));
+            }
+            let value = self.before(Op::Where, &[Some(flag), y, n], Attrs::new());
+            outputs.push(Some(value.map_err(|e| error(&e))?));
+        }
+        Ok(outputs)
+    }
+
+    pub(super) fn unroll_loop(
+        &mut self,
+        context: &Context<'_>,
+        names: &Names<'_>,
+        node: &NodeProto,
+        label: &str,
+        inputs: &[Option<ValueId>],
+        position: usize,
+    ) -> Result<Values, OnnxError> {
+        let error = |reason: &str| at(context, node, position, reason, "export it unrolled");
+        let graph = subgraph(node, "body").ok_or(error("has no body"))?;
+        let rounds = match inputs.first().copied().flatten() {
+            None => i64::MAX,
+            Some(v) => match self.known.get(&v).and_then(|t| t.to_i64()).as_deref() {
+                Some(&[n]) => n,
+                _ => return Err(error("the number of rounds depends on data")),
+            },
+        };
+        let mut going = match inputs.get(1).copied().flatten() {
+            None => true,
+            Some(v) => self.flag(v).ok_or(error("the condition depends on data"))?,
+        };
+        let mut state: Values = inputs.get(2..).unwrap_or_default().to_vec();
+        let carried = state.len();
+        let condition = inputs.get(1).copied().flatten();
+        let condition = condition
+            .unwrap_or_else(|| self.constant(&format!("{label}/cond"), Tensor::scalar(true)));
+        let mut scanned: Vec<Values> = Vec::new();
+        let mut round = 0;
+        while going && round < rounds {
+            let prefix = format!("{label}/{round}/");
+            let number = self.constant(&format!("{prefix}iteration"), Tensor::scalar(round));
+            let mut given = vec![Some(number), Some(condition)];
+            given.extend(&state);
+            let results = self.subgraph(context, names, graph, &prefix, &given)?;
+            let Some((Some(next), rest)) = results.split_first() else {
+                return Err(error("the body gives no condition"));
+            };
+            if rest.len() < carried {
+                return Err(error("the body gives too few values"));
+            }
+            going = self.flag(*next).ok_or(error("the condition depends on data"))?;
+            state = rest[..carried].to_vec();
+            scanned.push(rest[carried..].to_vec());
+            round += 1;
+        }
+        if scanned.is_empty() && node.output.len() > carried {
+            return Err(error("it runs no round, so its scan outputs have no shape"));
+        }
+        self.builder.scope.name = label.to_owned();
+        let stacked = self.stack(&scanned, &vec![0; node.output.len()]).map_err(|e| error(&e))?;
+        state.extend(stacked);
+        Ok(state)
+    }
+
+    pub(super) fn unroll_scan(
+        &mut self,
+        context: &Context<'_>,
+        names: &Names<'_>,
+        node: &NodeProto,
+        label: &str,
+        inputs: &[Option<ValueId>],
+        position: usize,
+    ) -> Result<Values, OnnxError> {
+        let error = |reason: &str| at(context, node, position, reason, "export it unrolled");
+        let graph = subgraph(node, "body").ok_or(error("has no body"))?;
+        let attribute = |name: &str| node.attribute.iter().find(|a| a.name() == name);
+        let list = |name: &str, i: usize| {
+            attribute(name).and_then(|a| a.ints.get(i).copied()).unwrap_or(0)
+        };
+        let count = attribute("num_scan_inputs").map_or(0, |a| a.i());
+        let carried = usize::try_from(count)
+            .ok()
+            .and_then(|n| inputs.len().checked_sub(n))
+            .ok_or(error("has fewer inputs than it scans"))?;
+        let (initial, sequences) = inputs.split_at(carried);
+        let mut state = initial.to_vec();
+        let mut axes = Vec::new();
+        let mut rounds = None;
+        for (i, v) in sequences.iter().enumerate() {
+            let ty = self.builder.ty(v.ok_or(error("a scanned input is missing"))?);
+            let axis =
+                normalize_axis(list("scan_input_axes", i), ty.rank()).map_err(|e| error(&e))?;
+            if rounds.is_some_and(|r| r != ty.shape[axis]) {
+                return Err(error("the scanned inputs differ in length"));
+            }
+            rounds = Some(ty.shape[axis]);
+            axes.push(axis);
+        }
+        let rounds = rounds.ok_or(error("scans nothing"))?;
+        let mut scanned: Vec<Values> = Vec::new();
+        for round in 0..rounds {
+            let mut given = state.clone();
+            self.builder.scope.name = label.to_owned();
+            for (i, v) in sequences.iter().enumerate() {
+                let backwards = list("scan_input_directions", i) == 1;
+                let index = if backwards { rounds - 1 - round } else { round } as i64;
+                let index = self.constant(&format!("{label}/index"), Tensor::scalar(index));
+                let attrs = Attrs::from([("axis".to_owned(), Attr::Int(axes[i] as i64))]);
+                let slice = self.before(Op::Gather, &[*v, Some(index)], attrs);
+                given.push(Some(slice.map_err(|e| error(&e))?));
+            }
+            let prefix = format!("{label}/{round}/");
+            let results = self.subgraph(context, names, graph, &prefix, &given)?;
+            if results.len() < carried {
+                return Err(error("the body gives too few values"));
+            }
+            state = results[..carried].to_vec();
+            scanned.push(results[carried..].to_vec());
+        }
+        if scanned.is_empty() && node.output.len() > carried {
+            return Err(error("it scans an empty sequence"));
+        }
+        let outputs = node.output.len().saturating_sub(carried);
+        if (0..outputs).any(|i| list("scan_output_directions", i) == 1) {
+            return Err(error("scan outputs in reverse are not supported"));
+        }
+        self.builder.scope.name = label.to_owned();
+        let axes: Vec<i64> = (0..outputs).map(|i| list("scan_output_axes", i)).collect();
+        state.extend(self.stack(&scanned, &axes).map_err(|e| error(&e))?);
+        Ok(state)
+    }
+
+    /// Appends the body of a subgraph; its outputs.
+    fn subgraph(
+        &mut self,
+        context: &Context<'_>,
+        outer: &Names<'_>,
+        graph: &GraphProto,
+        prefix: &str,
+        inputs: &[Option<ValueId>],
+    ) -> Result<Values, OnnxError> {
+        let stated = HashMap::new();
+        let inner = Context {
+            path: context.path,
+            opsets: context.opsets.clone(),
+            functions: context.functions,
+            stated: &stated,
+            arguments: context.arguments,
+            prefix: prefix.to_owned(),
+            depth: context.depth,
+        };
+        let mut names = Names { own: HashMap::new(), outer: Some(outer) };
+        for (info, value) in graph.input.iter().zip(inputs) {
+            if let Some(value) = value {
+                self.define(&inner, &mut names, info.name(), *value)?;
+            }
+        }
+        for t in &graph.initializer {
+            let tensor = tensors::read(t).map_err(|e| inner.error(e, "export it again"))?;
+            let value = self.constant(&format!("{prefix}{}", t.name()), tensor);
+            self.define(&inner, &mut names, t.name(), value)?;
+        }
+        self.body(&inner, &mut names, &graph.node)?;
+        let value = |name: &str| {
+            names.get(name).map(Some).ok_or_else(|| {
+                let reason = format!("output `{prefix}{name}` is computed by no node");
+                inner.error(reason, "export it again")
+            })
+        };
+        graph.output.iter().map(|o| value(o.name())).collect()
+    }
+
+    fn flag(&self, value: ValueId) -> Option<bool> {
+        match self.known.get(&value)?.to_i64()?.as_slice() {
+            [flag] => Some(*flag != 0),
+            _ => None,
+        }
+    }
+
+    /// Stacks the values of each round along a new axis.
+    fn stack(&mut self, rounds: &[Values], axes: &[i64]) -> Result<Values, String> {
+        let columns = rounds.first().map_or(0, Vec::len);
+        let mut stacked = Vec::new();
+        for column in 0..columns {
+            let axis = axes.get(column).copied().unwrap_or(0);
+            let mut parts = Vec::new();
+            for round in rounds {
+                let attrs = Attrs::from([("axes".to_owned(), Attr::Ints(vec![axis]))]);
+                parts.push(Some(self.before(Op::Unsqueeze, &[round[column]], attrs)?));
+            }
+            let attrs = Attrs::from([("axis".to_owned(), Attr::Int(axis))]);
+            stacked.push(Some(self.before(Op::Concat, &parts, attrs)?));
+        }
+        Ok(stacked)
+    }
+}
+
+fn subgraph<'n>(node: &'n NodeProto, name: &str) -> Option<&'n GraphProto> {
+    node.attribute.iter().find(|a| a.name() == name)?.g.as_ref()
+}

@@ -1,0 +1,415 @@
+//! From ONNX messages to the graph.
+//!
+//! The importer walks the nodes once, in topological order, and appends to a [`Builder`]. On the way
+//! it inlines model-local functions (`inline.rs`) and control flow whose course is known
+//! (`control.rs`), brings old forms of ops to the form of the op table (`upgrade.rs`), maps vendor
+//! ops to standard ones (`vendor.rs`), and moves operands that must be known into attributes
+//! (`node.rs`). It evaluates shape arithmetic as it goes, since shapes depend on it, but leaves the
+//! evaluated nodes in the graph: folding them is a pass, and an audit shows a file as it stands.
+
+mod bindings;
+mod body;
+mod control;
+mod inline;
+mod node;
+mod upgrade;
+
+use super::error::{At, OnnxError};
+use super::proto::{FunctionProto, GraphProto, ModelProto, ValueInfoProto};
+use super::proto::{tensor_shape_proto::dimension::Value as Dim, type_proto::Value as TypeValue};
+use super::tensor;
+use crate::build::Builder;
+use crate::graph::{Graph, Meta, ValueId};
+use crate::tensor::Tensor;
+use crate::types::{DType, Type};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+/// The oldest opset of the standard domain that is read.
+pub const MIN_OPSET: i64 = 7;
+/// The newest opset of the standard domain that is read.
+pub const MAX_OPSET: i64 = 28;
+
+/// How to import.
+#[derive(Clone, Debug, Default)]
+pub struct ImportOptions {
+    /// Sizes of symbolic dimensions by name; a dimension without name is `<input>.<axis>`.
+    pub dims: BTreeMap<String, usize>,
+    /// The size of symbolic dimensions that `dims` does not name; an error if `None`.
+    pub default_dim: Option<usize>,
+    /// Whether ops that the table does not know become opaque nodes, for audits; they need types in
+    /// the file's `value_info`. An error otherwise.
+    pub keep_unknown: bool,
+    /// State bindings, (output, input).
+    pub bind: Vec<(String, String)>,
+}
+
+/// One file to import.
+#[derive(Clone, Debug)]
+pub struct ModelFile {
+    /// Where it was read from, for messages.
+    pub path: PathBuf,
+    /// Its content, external data loaded.
+    pub model: ModelProto,
+}
+
+/// An imported step.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// The graph.
+    pub graph: Graph,
+    /// Symbolic dimensions that got [`ImportOptions::default_dim`].
+    pub defaulted_dims: BTreeSet<String>,
+}
+
+/// Imports one model, or links several into one step: an input of a later file that has the name of
+/// an input or output of an earlier one is the same value.
+///
+/// # Errors
+/// The first thing that cannot be imported, or that the file does not say rightly.
+pub fn import(files: &[ModelFile], options: &ImportOptions) -> Result<Imported, OnnxError> {
+    let first = files
+        .first()
+        .ok_or_else(|| OnnxError::file(Path::new(""), "no model is given", "name an .onnx file"))?;
+    let name = first.model.graph.as_ref().map_or("", |g| g.name());
+    let mut importer = Importer {
+        options,
+        builder: Builder::new(if name.is_empty() { "graph" } else { name }),
+        known: HashMap::new(),
+        defaulted_dims: BTreeSet::new(),
+        budget: NODE_LIMIT,
+        unknown: Vec::new(),
+    };
+    let mut names: HashMap<String, ValueId> = HashMap::new();
+    let mut outputs: Vec<(String, ValueId)> = Vec::new();
+    for file in files {
+        importer.file(file, &mut names, &mut outputs)?;
+    }
+    if let Some(error) = importer.unknown_ops() {
+        return Err(error);
+    }
+    for (name, value) in outputs {
+        importer.builder.output(&name, value);
+    }
+    let mut graph = importer.builder.finish();
+    // Constants that became attributes are written anew on export.
+    graph.drop_unused_values();
+    graph.meta = meta(&first.model);
+    graph.bindings = bindings::find(files, &graph, options)?;
+    Ok(Imported { graph, defaulted_dims: importer.defaulted_dims })
+}
+
+/// Unrolling may not make more nodes than this.
+const NODE_LIMIT: usize = 1_000_000;
+
+fn meta(model: &ModelProto) -> Meta {
+    let producer = format!("{} {}", model.producer_name(), model.producer_version());
+    let opset = model.opset_import.iter().find(|o| is_standard(o.domain()));
+    Meta {
+        producer: producer.trim().to_owned(),
+        opset: opset.map_or(0, |o| o.version()),
+        properties: model
+            .metadata_props
+            .iter()
+            .map(|p| (p.key().to_owned(), p.value().to_owned()))
+            .collect(),
+        doc: model.doc_string().to_owned(),
+    }
+}
+
+/// Whether a domain is the standard one.
+pub(super) fn is_standard(domain: &str) -> bool {
+    matches!(domain, "" | "ai.onnx")
+}
+
+struct Importer<'a> {
+    options: &'a ImportOptions,
+    builder: Builder,
+    /// Values whose elements are known: constants and what shape arithmetic made of them.
+    known: HashMap<ValueId, Tensor>,
+    defaulted_dims: BTreeSet<String>,
+    /// Nodes that may still be made.
+    budget: usize,
+    /// Ops the table does not know; all are reported at once.
+    unknown: Vec<(PathBuf, At)>,
+}
+
+/// What holds for all nodes of one file or of one function's body.
+struct Context<'f> {
+    path: &'f Path,
+    opsets: BTreeMap<&'f str, i64>,
+    functions: &'f HashMap<FunctionKey<'f>, &'f FunctionProto>,
+    /// Types that the file states, for ops without a shape rule.
+    stated: &'f HashMap<&'f str, &'f ValueInfoProto>,
+    /// Attributes of the call that is being inlined.
+    arguments: Option<&'f inline::Arguments<'f>>,
+    /// What stands before the names of nodes and values of an inlined body.
+    prefix: String,
+    /// How many calls deep the body is.
+    depth: usize,
+}
+
+type FunctionKey<'f> = (&'f str, &'f str, &'f str);
+
+/// The names that are visible in a body.
+#[derive(Default)]
+struct Names<'p> {
+    own: HashMap<String, ValueId>,
+    outer: Option<&'p Names<'p>>,
+}
+
+impl Names<'_> {
+    fn get(&self, name: &str) -> Option<ValueId> {
+        self.own.get(name).copied().or_else(|| self.outer?.get(name))
+    }
+}
+
+impl Context<'_> {
+    fn error(&self, reason: impl Into<String>, remedy: &str) -> OnnxError {
+        OnnxError::file(self.path, reason, remedy)
+    }
+}
+
+impl Importer<'_> {
+    fn file(
+        &mut self,
+        file: &ModelFile,
+        linked: &mut HashMap<String, ValueId>,
+        outputs: &mut Vec<(String, ValueId)>,
+    ) -> Result<(), OnnxError> {
+        let model = &file.model;
+        let graph = model.graph.as_ref().ok_or_else(|| {
+            OnnxError::file(&file.path, "the model holds no graph", "export it again")
+        })?;
+        let opsets = opsets(&file.path, model)?;
+        let functions: HashMap<FunctionKey<'_>, &FunctionProto> =
+            model.functions.iter().map(|f| ((f.domain(), f.name(), f.overload()), f)).collect();
+        let stated = graph.value_info.iter().chain(&graph.output).map(|v| (v.name(), v)).collect();
+        let context = Context {
+            path: &file.path,
+            opsets,
+            functions: &functions,
+            stated: &stated,
+            arguments: None,
+            prefix: String::new(),
+            depth: 0,
+        };
+        let mut names = Names::default();
+        self.inputs(&context, graph, model.ir_version(), linked, &mut names)?;
+        self.body(&context, &mut names, &graph.node)?;
+        let mut seen = BTreeSet::new();
+        for output in &graph.output {
+            let name = output.name();
+            let value = names.get(name).ok_or_else(|| {
+                context.error(format!("output `{name}` is computed by no node"), "export it again")
+            })?;
+            if !seen.insert(name) || outputs.iter().any(|(n, _)| n == name) {
+                let reason = format!("two outputs have the name `{name}`");
+                return Err(context.error(reason, "rename one"));
+            }
+            self.check_stated(&context, output, value)?;
+            outputs.push((name.to_owned(), value));
+            linked.insert(name.to_owned(), value);
+        }
+        Ok(())
+    }
+
+    fn inputs(
+        &mut self,
+        context: &Context<'_>,
+        graph: &GraphProto,
+        ir_version: i64,
+        linked: &mut HashMap<String, ValueId>,
+        names: &mut Names<'_>,
+    ) -> Result<(), OnnxError> {
+        let mut defaults: BTreeMap<&str, Tensor> = BTreeMap::new();
+        for t in &graph.initializer {
+            let tensor = tensor::read(t).map_err(|e| context.error(e, "export it again"))?;
+            if t.name().is_empty() || defaults.insert(t.name(), tensor).is_some() {
+                let reason = format!("two initializers have the name `{}`", t.name());
+                return Err(context.error(reason, "rename one"));
+            }
+        }
+        if let Some(t) = graph.sparse_initializer.first() {
+            let name = t.values.as_ref().map_or("", |v| v.name());
+            let reason = format!("initializer `{name}` is sparse");
+            return Err(context.error(reason, "export dense weights"));
+        }
+        for input in &graph.input {
+            let name = input.name();
+            let default = defaults.remove(name);
+            if let Some(&value) = linked.get(name) {
+                self.define(context, names, name, value)?;
+                continue;
+            }
+            // Before IR version 4 every initializer had to be listed as an input.
+            let fixed = ir_version < 4 && default.is_some();
+            let ty = match (&default, fixed) {
+                (Some(t), true) => t.ty(),
+                _ => self.stated_type(context, input, default.as_ref())?,
+            };
+            if let Some(t) = default.as_ref().filter(|t| t.ty() != ty) {
+                let reason = format!("input `{name}` is {ty}, its initializer {}", t.ty());
+                return Err(context.error(reason, "export it again"));
+            }
+            let value = self.builder.input(name, ty, default.clone());
+            if let (Some(t), true) = (default, fixed) {
+                self.known.insert(value, t);
+            }
+            self.define(context, names, name, value)?;
+            linked.insert(name.to_owned(), value);
+        }
+        for (name, tensor) in defaults {
+            let value = self.constant(name, tensor);
+            self.define(context, names, name, value)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a constant whose elements are known from now on.
+    fn constant(&mut self, name: &str, tensor: Tensor) -> ValueId {
+        let value = self.builder.constant(name, tensor.clone());
+        self.known.insert(value, tensor);
+        value
+    }
+
+    /// Gives a value a name in a body; ONNX forbids to give a name twice.
+    fn define(
+        &mut self,
+        context: &Context<'_>,
+        names: &mut Names<'_>,
+        name: &str,
+        value: ValueId,
+    ) -> Result<(), OnnxError> {
+        match names.own.insert(name.to_owned(), value) {
+            None if !name.is_empty() => Ok(()),
+            None => Err(context.error("an input has no name", "export it again")),
+            Some(_) => {
+                let reason = format!("the name `{name}` is given to two values");
+                Err(context.error(reason, "rename one"))
+            }
+        }
+    }
+
+    /// The type that a file states for an input.
+    fn stated_type(
+        &mut self,
+        context: &Context<'_>,
+        info: &ValueInfoProto,
+        default: Option<&Tensor>,
+    ) -> Result<Type, OnnxError> {
+        let name = info.name();
+        let error = |reason: String, remedy: &str| context.error(reason, remedy);
+        let t = match info.r#type.as_ref().and_then(|t| t.value.as_ref()) {
+            Some(TypeValue::TensorType(t)) => t,
+            Some(_) => {
+                let reason = format!("input `{name}` is not a tensor");
+                return Err(error(reason, "only tensors can be compiled"));
+            }
+            None => return Err(error(format!("input `{name}` has no type"), "export it again")),
+        };
+        let dtype: DType =
+            tensor::dtype(t.elem_type()).map_err(|e| error(format!("input `{name}`: {e}"), ""))?;
+        let Some(shape) = &t.shape else {
+            return match default {
+                Some(t) => Ok(t.ty()),
+                None => Err(error(format!("input `{name}` has no shape"), "export static shapes")),
+            };
+        };
+        let mut dims = Vec::new();
+        for (axis, d) in shape.dim.iter().enumerate() {
+            dims.push(match &d.value {
+                Some(Dim::DimValue(v)) => usize::try_from(*v).map_err(|_| {
+                    error(format!("input `{name}` has dimension {v}"), "export it again")
+                })?,
+                Some(Dim::DimParam(p)) if !p.is_empty() => self.dim(context, name, p)?,
+                _ => self.dim(context, name, &format!("{name}.{axis}"))?,
+            });
+        }
+        if crate::types::checked_elements(&dims)
+            .and_then(|n| n.checked_mul(dtype.size()))
+            .is_none_or(|n| n > isize::MAX as usize)
+        {
+            let reason = format!("input `{name}` has more elements than memory can address");
+            return Err(error(reason, "use a smaller shape"));
+        }
+        Ok(Type::new(dtype, dims))
+    }
+
+    fn dim(&mut self, context: &Context<'_>, input: &str, dim: &str) -> Result<usize, OnnxError> {
+        if let Some(&size) = self.options.dims.get(dim) {
+            return Ok(size);
+        }
+        let Some(size) = self.options.default_dim else {
+            let reason = format!("dimension `{dim}` of input `{input}` has no size");
+            return Err(context.error(reason, &format!("give it with --dim '{dim}=SIZE'")));
+        };
+        self.defaulted_dims.insert(dim.to_owned());
+        Ok(size)
+    }
+
+    /// Compares the type of an output with what the file states, where it states numbers.
+    fn check_stated(
+        &self,
+        context: &Context<'_>,
+        info: &ValueInfoProto,
+        value: ValueId,
+    ) -> Result<(), OnnxError> {
+        let ty = self.builder.ty(value);
+        let Some(TypeValue::TensorType(t)) = info.r#type.as_ref().and_then(|t| t.value.as_ref())
+        else {
+            return Ok(());
+        };
+        let same_dtype = t.elem_type() == 0 || tensor::dtype(t.elem_type()) == Ok(ty.dtype);
+        let same_shape = t.shape.as_ref().is_none_or(|s| {
+            s.dim.len() == ty.rank()
+                && s.dim.iter().zip(&ty.shape).all(|(d, &n)| match d.value {
+                    Some(Dim::DimValue(v)) => v == n as i64,
+                    _ => true,
+                })
+        });
+        if same_dtype && same_shape {
+            return Ok(());
+        }
+        let reason = format!("output `{}` is {ty}, which is not what the file states", info.name());
+        Err(context.error(reason, "export it again"))
+    }
+
+    /// All unknown ops as one error.
+    fn unknown_ops(&self) -> Option<OnnxError> {
+        let (path, at) = self.unknown.first()?;
+        let others: BTreeSet<&str> =
+            self.unknown.iter().map(|(_, at)| at.op.as_str()).filter(|op| *op != at.op).collect();
+        let mut reason = "the compiler does not know this op".to_owned();
+        if !others.is_empty() {
+            let list: Vec<&str> = others.into_iter().collect();
+            reason = format!("{reason}, nor {}", list.join(", "));
+        }
+        Some(OnnxError {
+            path: path.clone(),
+            at: Some(at.clone()),
+            reason,
+            remedy: "`pam-compile ops` lists the known ones; export with others".to_owned(),
+        })
+    }
+}
+
+fn opsets<'m>(path: &Path, model: &'m ModelProto) -> Result<BTreeMap<&'m str, i64>, OnnxError> {
+    let mut opsets = BTreeMap::new();
+    for o in &model.opset_import {
+        let domain = if is_standard(o.domain()) { "" } else { o.domain() };
+        opsets.insert(domain, o.version());
+    }
+    let version = *opsets.entry("").or_insert(1);
+    if (MIN_OPSET..=MAX_OPSET).contains(&version) {
+        return Ok(opsets);
+    }
+    // A model of vendor ops alone may import no standard opset.
+    let uses_standard = model.graph.iter().flat_map(|g| &g.node).any(|n| is_standard(n.domain()));
+    if !uses_standard {
+        return Ok(opsets);
+    }
+    let reason = format!("opset {version} is not supported");
+    let remedy = format!("export with opset {MIN_OPSET} to {MAX_OPSET}");
+    Err(OnnxError::file(path, reason, remedy))
+}

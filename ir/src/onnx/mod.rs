@@ -1,0 +1,11 @@
+//! ONNX files in and out.
+//!
+//! [`load`] turns a file into protobuf messages, [`import`] messages into a
+//! [`crate::graph::Graph`] and [`export`] a graph into a model.
+
+pub mod error;
+pub mod import;
+pub mod load;
+#[rustfmt::skip]
+pub mod proto;
+pub mod tensor;
