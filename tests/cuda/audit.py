@@ -1,0 +1,144 @@
+"""Shows from PTX and SASS that a kernel contains no multiplication.
+
+Forbidden outright: every floating-point multiply, fused multiply-add, special-function and
+tensor-core instruction, and in PTX every mul, mad, fma, div, rem and approximate function. Integer
+IMADs, which ptxas emits for moves, additions and shifts, are decoded one by one: a multiplicand has
+to be RZ, 1 or a power of two.
+"""
+
+import dataclasses
+import re
+
+FORBIDDEN_SASS = re.compile(
+    r"^(FMUL|FFMA|FSWZ|MUFU|HMUL|HFMA|DMUL|DFMA|BMMA|HMMA|IMMA|DMMA|HGMMA|IGMMA|QGMMA|BGMMA|UTC\w*MMA"
+    r"|OMMA|QMMA|IMUL|IDP|XMAD|UIMUL|FCHK)"
+)
+FORBIDDEN_PTX = re.compile(
+    r"\b(mul|mul24|mad|mad24|madc|fma|div|rem|sqrt|rsqrt|rcp|ex2|lg2|sin|cos|tanh|dp4a|dp2a|mma|wmma"
+    r"|wgmma)\."
+)
+LINE = re.compile(r"^\s+/\*([0-9a-f]+)\*/\s+(?:(@!?U?P\w+)\s+)?([A-Z][A-Z0-9_.]*)\s*(.*?)\s*;")
+LABEL = re.compile(r"^(\.L\w*|\$\w[\w$]*):")
+SECTION = re.compile(r"^\.section\s+\.text\.(\w+)|^\.text\.(\w+):")
+
+
+@dataclasses.dataclass
+class Instruction:
+    address: int
+    guard: str
+    opcode: str
+    operands: str
+
+    @property
+    def name(self):
+        return self.opcode.split(".")[0]
+
+
+@dataclasses.dataclass
+class Kernel:
+    name: str
+    code: list
+    labels: dict
+
+    def census(self):
+        counts = {}
+        for i in self.code:
+            counts[i.name] = counts.get(i.name, 0) + 1
+        return counts
+
+    def loops(self):
+        """Innermost loops as lists of instructions: a backward branch closes one."""
+        spans = []
+        for i in self.code:
+            if i.name != "BRA":
+                continue
+            target = re.search(r"`\((\.L\w+)\)", i.operands)
+            at = self.labels.get(target.group(1)) if target else None
+            if at is not None and at < i.address:
+                spans.append((at, i.address))
+        inner = [s for s in spans
+                 if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
+        return [[i for i in self.code if a <= i.address <= b] for a, b in sorted(set(inner))]
+
+
+def parse(sass):
+    """Splits a disassembly into kernels."""
+    kernels, current, pending = [], None, []
+    for line in sass.splitlines():
+        if m := SECTION.match(line):
+            name = m.group(1) or m.group(2)
+            if current is None or current.name != name:
+                current = Kernel(name, [], {})
+                kernels.append(current)
+        elif current is None:
+            continue
+        elif m := LABEL.match(line):
+            pending.append(m.group(1))
+        elif m := LINE.match(line):
+            address = int(m.group(1), 16)
+            for label in pending:
+                current.labels[label] = address
+            pending = []
+            current.code.append(Instruction(address, m.group(2) or "", m.group(3), m.group(4)))
+    return kernels
+
+
+def power_of_two(text):
+    """Whether an operand is RZ, or an immediate that is 0, 1 or a power of two (or its negation)."""
+    text = text.strip().removesuffix(".reuse")
+    if text in ("RZ", "URZ"):
+        return True
+    if not re.fullmatch(r"-?0x[0-9a-f]+", text):
+        return False
+    value = int(text, 16)
+    value = abs(value - (1 << 32) if value >= 1 << 31 else value)
+    return value & (value - 1) == 0
+
+
+def integer_multiply(i):
+    """The reason why an integer multiply-add is a real multiplication, or None."""
+    if i.name not in ("IMAD", "UIMAD"):
+        return None
+    fields = [f.strip() for f in i.operands.split(",")]
+    # Destination and carry-out predicates come before the two factors.
+    rest = [f for f in fields[1:] if not re.fullmatch(r"!?U?P\w+", f)]
+    if len(rest) < 2:
+        return f"cannot decode {i.opcode} {i.operands}"
+    if power_of_two(rest[0]) or power_of_two(rest[1]):
+        return None
+    return f"{i.opcode} {i.operands}"
+
+
+def audit_sass(kernel):
+    """Every multiplication of one kernel, as text."""
+    found = []
+    for i in kernel.code:
+        if FORBIDDEN_SASS.match(i.name):
+            found.append(f"{i.address:04x} {i.opcode} {i.operands}")
+        elif reason := integer_multiply(i):
+            found.append(f"{i.address:04x} {reason}")
+    return found
+
+
+def audit_ptx(ptx):
+    """Every forbidden PTX instruction, as text."""
+    found = []
+    for line in ptx.splitlines():
+        text = line.split("//")[0].strip()
+        if FORBIDDEN_PTX.search(text) and not text.startswith("."):
+            found.append(text)
+    return found
+
+
+def ratios(kernel, adds=64):
+    """(instructions, multiply-accumulates, ratio, histogram) of each innermost loop that holds at
+    least `adds` float additions; every product ends in exactly one."""
+    out = []
+    for loop in kernel.loops():
+        macs = sum(i.name == "FADD" for i in loop)
+        if macs >= adds:
+            histogram = {}
+            for i in loop:
+                histogram[i.name] = histogram.get(i.name, 0) + 1
+            out.append((len(loop), macs, len(loop) / macs, histogram))
+    return out
