@@ -137,6 +137,45 @@ def test_names_roles_and_metadata(tmp_path):
     assert "LogSoftmax" in roles["loss"] and "Sqrt" in roles["optimizer"]
 
 
+def components_of(path):
+    """(role, component) -> operator types."""
+    found = {}
+    for node in onnx.load(path).graph.node:
+        entries = {p.key: p.value for p in node.metadata_props}
+        key = entries["pam.role"], entries["pam.component"]
+        found.setdefault(key, set()).add(node.op_type)
+    return found
+
+
+def test_components_of_a_norm_that_pytorch_writes_out(tmp_path):
+    model = nn.Sequential(nn.Linear(6, 8), nn.RMSNorm(8), nn.Linear(8, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    export_train_step(model, F.cross_entropy, optimizer, batch(), tmp_path / "step.onnx")
+    found = components_of(tmp_path / "step.onnx")
+    assert {"ReduceMean", "Sqrt", "Mul"} <= found["forward", "norm"]
+    assert {"Mul", "ReduceSum"} <= found["backward", "norm"]
+    for role in ("forward", "backward"):
+        assert not found.get((role, "other"), set()) & {"Mul", "Div", "Pow", "Sqrt", "MatMul"}
+
+
+def test_transformer_and_lstm_layers(tmp_path):
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.lstm = layer, nn.LSTM(8, 4, batch_first=True)
+
+        def forward(self, x):
+            return self.lstm(self.layer(x))[0]
+
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    example = torch.randn(2, 3, 8), torch.randn(2, 3, 4)
+    export_train_step(model, F.mse_loss, optimizer, example, tmp_path / "step.onnx")
+
+
 def test_batchnorm_statistics_are_state_and_masks_are_constants(tmp_path):
     class Net(nn.Module):
         def __init__(self):
@@ -190,7 +229,9 @@ LAYERS = {
     "max_pool": nn.MaxPool2d(3, 2, 1),
     "avg_pool": nn.AvgPool2d(2),
     "avg_pool_padded": nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+    "adaptive_avg_pool": nn.AdaptiveAvgPool2d(4),
     "group_norm": nn.GroupNorm(2, 4),
+    "instance_norm": nn.InstanceNorm2d(4, affine=True),
     "silu": nn.SiLU(),
     "gelu_tanh": nn.GELU("tanh"),
     "softplus": nn.Softplus(),
@@ -318,6 +359,12 @@ def test_refuses_data_dependent_control_flow(tmp_path):
             return self.linear(x) if x.sum() > 0 else self.linear(-x)
 
     refused(Branch(), "cannot be recorded", tmp_path)
+
+
+def test_refuses_uneven_adaptive_pooling(tmp_path):
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(3))
+    example = torch.randn(2, 1, 8, 8), torch.randn(2, 2, 3, 3)
+    refused(model, "uneven windows", tmp_path, loss=F.mse_loss, example=example)
 
 
 def test_refuses_a_name_taken_twice(tmp_path):

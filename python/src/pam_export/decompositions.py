@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch._decomp import get_decompositions
 
+from .errors import ExportError
+
 aten = torch.ops.aten
 
 
@@ -100,7 +102,9 @@ def avg_pool2d_backward(
 ):
     """A depthwise transposed convolution with ones, after division by the window's count."""
     if ceil_mode or x.dim() != 4:
-        raise NotImplementedError("avg_pool2d backward with ceil_mode or without a batch axis")
+        raise ExportError(
+            "average pooling is supported with a batch axis and ceil_mode=False: pad the input instead"
+        )
     kernel = _fill(kernel_size, 2)
     stride, padding = _fill(stride or kernel, 2), _fill(padding, 2)
     channels = x.shape[1]
@@ -121,6 +125,18 @@ def avg_pool2d_backward(
     return aten.convolution(
         grad, ones, None, stride, padding, [1, 1], True, left_over, channels
     )
+
+
+def adaptive_avg_pool2d_backward(grad, x):
+    """Average pooling whose windows tile the input."""
+    inner, outer = x.shape[-2:], grad.shape[-2:]
+    if any(i % o for i, o in zip(inner, outer)):
+        raise ExportError(
+            f"adaptive average pooling from {tuple(inner)} to {tuple(outer)} has uneven windows: "
+            "choose an output size that divides the input's"
+        )
+    kernel = [i // o for i, o in zip(inner, outer)]
+    return avg_pool2d_backward(grad, x, kernel, kernel, [0, 0], False, True, None)
 
 
 def silu_backward(grad, x):
@@ -181,5 +197,6 @@ def decomposition_table() -> dict:
     )
     table[aten.convolution_backward.default] = convolution_backward
     table[aten.max_pool2d_with_indices_backward.default] = max_pool2d_with_indices_backward
+    table[aten._adaptive_avg_pool2d_backward.default] = adaptive_avg_pool2d_backward
     table[aten.avg_pool2d_backward.default] = avg_pool2d_backward
     return table

@@ -16,7 +16,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from . import tidy, trace
+from . import components, tidy, trace
 from .errors import ExportError
 from .optimizers import read_optimizer
 from .verify import Reference, verify_step
@@ -75,7 +75,7 @@ def _to_onnx(program, opset: int):
             "translation needs a row in pam_export/decompositions.py"
         ) from error
     custom = {
-        node.name: node.meta.get("custom", {}).get(trace.COMPONENT)
+        node.name: node.meta.get("custom", {}).get(components.COMPONENT)
         for node in result.exported_program.graph.nodes
     }
     model = result.model_proto
@@ -143,7 +143,7 @@ def export_train_step(
     lr = torch.tensor(rule.lr) if lr_input else None
     arguments = (list(inputs.values()), list(targets.values()), lr, parameters, buffers, rule.state)
     step = trace.build_step(model, loss_fn, rule, signature, output_names, frozen)
-    program = trace.trace(step, arguments)
+    program = trace.trace(model, step, arguments)
     proto, known = _to_onnx(program, opset)
     defaults = {**parameters, **buffers, **rule.state}
     defaults = {k: v.numpy() for k, v in defaults.items()}

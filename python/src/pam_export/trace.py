@@ -7,7 +7,9 @@ later tells backward from optimizer. They are not outputs of the written model.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import warnings
 from dataclasses import dataclass, field
 
 import torch
@@ -22,7 +24,6 @@ from .decompositions import EARLY, decomposition_table
 from .errors import ExportError
 from .optimizers import OptimizerRule
 
-COMPONENT = "pam.component"
 _RANDOM = re.compile(r"dropout|bernoulli|rand|normal_|uniform_|multinomial|exponential")
 
 
@@ -86,6 +87,7 @@ def build_step(model, loss_fn, rule: OptimizerRule, signature: StepSignature, ou
             raise ExportError(f"the loss must be a scalar tensor of rank 0, not {shape}")
         outputs = _named_outputs(result, output_names)
         signature.outputs = list(outputs)
+        components.number_backward(loss)
         differentiable = {k: v for k, v in outputs.items() if v.requires_grad}
         gradients = torch.autograd.grad(
             loss, [*leaves.values(), *differentiable.values()], allow_unused=True
@@ -118,9 +120,19 @@ def build_step(model, loss_fn, rule: OptimizerRule, signature: StepSignature, ou
     return step
 
 
-def trace(step, arguments: tuple) -> torch.export.ExportedProgram:
+@contextlib.contextmanager
+def plain_kernels():
+    """While active, attention and recurrent layers run as plain operators, not fused kernels."""
+    with warnings.catch_warnings():
+        # Restoring oneDNN's flags warns of Intel GPUs wherever there are none.
+        warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
+        with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
+def trace(model, step, arguments: tuple) -> torch.export.ExportedProgram:
     """Records ``step`` and decomposes it down to operators that torch.onnx translates."""
-    with sdpa_kernel(SDPBackend.MATH):
+    with plain_kernels(), components.module_scopes(model):
         try:
             graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)
         except ExportError:
@@ -131,9 +143,7 @@ def trace(step, arguments: tuple) -> torch.export.ExportedProgram:
                 "flow and .item() have no place in a graph)"
             ) from error
     refuse_randomness(graph)
-    for node in graph.graph.nodes:
-        if node.op == "call_function":
-            node.meta["custom"] = {COMPONENT: components.of_operator(node.target)}
+    components.tag(graph)
     if any(node.target in EARLY for node in graph.graph.nodes):
         # Retracing under preserve_node_meta carries the tags over.
         with fx_traceback.preserve_node_meta():
@@ -144,7 +154,20 @@ def trace(step, arguments: tuple) -> torch.export.ExportedProgram:
                 _allow_non_fake_inputs=True,
             )(*arguments)
     program = torch.export.export(graph, arguments)
-    return program.run_decompositions(decomposition_table())
+    try:
+        return program.run_decompositions(decomposition_table())
+    except Exception as error:
+        raise reason(error) from error
+
+
+def reason(error: BaseException) -> ExportError:
+    """The ExportError behind what torch's tracers raise, or one that quotes the first cause."""
+    cause = error
+    while cause.__cause__ is not None and not isinstance(cause, ExportError):
+        cause = cause.__cause__
+    if isinstance(cause, ExportError):
+        return cause
+    return ExportError(f"the step cannot be decomposed: {cause}")
 
 
 def refuse_randomness(graph: torch.fx.GraphModule) -> None:
