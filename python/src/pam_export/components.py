@@ -91,14 +91,14 @@ def module_scopes(model: torch.nn.Module):
         if component != "other":
             handles.append(module.register_forward_pre_hook(enter(component)))
             handles.append(module.register_forward_hook(leave))
-    try:
-        with traceback.preserve_node_meta():
+    with traceback.preserve_node_meta():
+        try:
             yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        while open_scopes:
-            open_scopes.pop().__exit__(None, None, None)
+        finally:
+            for handle in handles:
+                handle.remove()
+            while open_scopes:
+                open_scopes.pop().__exit__(None, None, None)
 
 
 def number_backward(loss: torch.Tensor) -> None:

@@ -169,10 +169,12 @@ def read_optimizer(
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             name = names.get(id(parameter))
+            if not parameter.requires_grad:
+                continue  # PyTorch skips parameters without a gradient, too.
             if name is None:
                 raise ExportError(
                     f"the optimizer trains a parameter of shape {tuple(parameter.shape)} that is "
-                    "not one of the model's trainable parameters"
+                    "not one of the model's parameters"
                 )
             rules[name] = _rule_for(optimizer, group)
             saved = optimizer.state.get(parameter, {})
