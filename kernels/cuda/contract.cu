@@ -16,6 +16,13 @@
 
 #define DEPTH 16
 
+// How many of a thread's eight columns add on the integer pipe in the raw form. The compiler turns
+// two-operand additions into IMAD (by 1) on the float pipe; a third operand that is zero, but only
+// at run time, keeps them where the float additions do not compete.
+#ifndef ALU_COLUMNS
+#define ALU_COLUMNS 4
+#endif
+
 enum Form { RAW, MASK_LEFT, MASK_RIGHT, COMPARE, FULL, SPECIAL };
 
 PA_FN int choose(const Facts &a, const Facts &b, u32 bias) {
@@ -45,8 +52,21 @@ PA_FN void add_if(float &acc, u32 product, u32 alive) {
 #endif
 }
 
+// a + b + c in one instruction of the integer pipe.
+PA_FN u32 add3(u32 a, u32 b, u32 c) {
+#ifdef PAM_HOST_SHIM
+  return a + b + c;
+#else
+  u32 r;
+  asm("{\n\t.reg .u32 t;\n\tadd.u32 t, %1, %2;\n\tadd.u32 %0, t, %3;\n\t}"
+      : "=r"(r)
+      : "r"(a), "r"(b), "r"(c));
+  return r;
+#endif
+}
+
 template <int FORM>
-PA_FN void step(float (&acc)[8][8], const u32 *left, const u32 *need, const u32 *right, u32 bias) {
+PA_FN void step(float (&acc)[8][8], const u32 *left, const u32 *need, const u32 *right, u32 bias, u32 zero) {
   u32 a[8], b[8], t[8];
   load8(a, left, 16);
   load8(b, right, 32);
@@ -55,7 +75,7 @@ PA_FN void step(float (&acc)[8][8], const u32 *left, const u32 *need, const u32 
   for (int i = 0; i < 8; ++i) {
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
-      if (FORM == RAW) acc[i][j] += as_float(a[i] + b[j]);
+      if (FORM == RAW) acc[i][j] += as_float(j < ALU_COLUMNS ? add3(a[i], b[j], zero) : a[i] + b[j]);
       if (FORM == MASK_LEFT) add_if(acc[i][j], a[i] + b[j], mag(a[i] + bias));
       if (FORM == MASK_RIGHT) add_if(acc[i][j], a[i] + b[j], mag(b[j]));
       if (FORM == COMPARE) {
@@ -83,6 +103,7 @@ PA_FN void run_tile(float (&acc)[8][8], const u32 *stage, const Place &place, u3
   const u32 *left = stage + place.row;
   const u32 *need = stage + PLANE + place.row;
   const u32 *right = stage + 2 * PLANE + place.col;
+  u32 zero = bias & PA_SIGN;
   // The other forms have no registers left to load ahead.
   constexpr u32 UNROLL = FORM == RAW ? 4 : 1;
   u32 k = 0;
@@ -91,13 +112,13 @@ PA_FN void run_tile(float (&acc)[8][8], const u32 *stage, const Place &place, u3
     for (; k + UNROLL <= count; k += UNROLL) {
 #pragma unroll
       for (u32 u = 0; u < UNROLL; ++u)
-        step<FORM>(acc, left + u * EDGE, need + u * EDGE, right + u * EDGE, bias);
+        step<FORM>(acc, left + u * EDGE, need + u * EDGE, right + u * EDGE, bias, zero);
       left += UNROLL * EDGE, need += UNROLL * EDGE, right += UNROLL * EDGE;
     }
   }
 #pragma unroll 1
   for (; k < count; ++k) {
-    step<FORM>(acc, left, need, right, bias);
+    step<FORM>(acc, left, need, right, bias, zero);
     left += EDGE, need += EDGE, right += EDGE;
   }
 }
