@@ -1,0 +1,197 @@
+//! Convolutions as products of the kernel with the windows of the images.
+//!
+//! The products of an output element are ordered by channel within the group and then by the position
+//! in the kernel, row-major. Nothing is materialised but the block of windows that is being packed.
+
+use super::columns::Columns;
+use super::serial::{Left, Out};
+use super::{Arithmetic, product};
+use crate::Pool;
+use std::ops::Range;
+
+/// One spatial axis of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spatial {
+    /// Elements of the input.
+    pub input: usize,
+    /// Elements of the kernel.
+    pub kernel: usize,
+    /// Elements of the output.
+    pub output: usize,
+    /// Step between windows.
+    pub stride: usize,
+    /// Step between the elements of a window.
+    pub dilation: usize,
+    /// Step between the elements of the input; zeros stand between them.
+    pub input_dilation: usize,
+    /// Elements added before the input; negative ones are cut off.
+    pub before: i64,
+}
+
+/// The shape of a convolution of up to three spatial axes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConvShape {
+    /// Images.
+    pub batch: usize,
+    /// Groups of channels.
+    pub groups: usize,
+    /// Input channels of a group.
+    pub channels: usize,
+    /// Output channels of a group.
+    pub outputs: usize,
+    /// Spatial axes, outermost first.
+    pub spatial: Vec<Spatial>,
+}
+
+impl ConvShape {
+    fn positions(&self) -> usize {
+        self.spatial.iter().map(|s| s.output).product()
+    }
+
+    fn pixels(&self) -> usize {
+        self.spatial.iter().map(|s| s.input).product()
+    }
+
+    fn taps(&self) -> usize {
+        self.spatial.iter().map(|s| s.kernel).product()
+    }
+}
+
+/// `out[n, g·outputs + o, …] = Σ x[n, g·channels + c, …] · w[g·outputs + o, c, …]`.
+///
+/// # Panics
+/// Where the operands are too short for the shape, or it has no or more than three spatial axes.
+pub fn conv(
+    pool: &Pool,
+    arithmetic: Arithmetic,
+    shape: &ConvShape,
+    x: &[f32],
+    w: &[f32],
+    out: &mut [f32],
+) {
+    assert!((1..=3).contains(&shape.spatial.len()), "one to three spatial axes");
+    let (positions, pixels, taps) = (shape.positions(), shape.pixels(), shape.taps());
+    let (groups, channels, outputs) = (shape.groups, shape.channels, shape.outputs);
+    assert_eq!(x.len(), shape.batch * groups * channels * pixels, "x has its shape");
+    assert_eq!(w.len(), groups * outputs * channels * taps, "w has its shape");
+    assert_eq!(out.len(), shape.batch * groups * outputs * positions, "out has its shape");
+    if out.is_empty() {
+        return;
+    }
+    let k = channels * taps;
+    // Missing axes become axes of one element, so that there is one loop for all.
+    let one = Spatial {
+        input: 1,
+        kernel: 1,
+        output: 1,
+        stride: 1,
+        dilation: 1,
+        input_dilation: 1,
+        before: 0,
+    };
+    let mut axes = [one; 3];
+    axes[3 - shape.spatial.len()..].copy_from_slice(&shape.spatial);
+    let images = Out::images(out, positions, groups * outputs * positions);
+    let group = |g: usize, pool: Option<&Pool>| {
+        let windows = Windows {
+            x,
+            axes,
+            first: g * channels * pixels,
+            image: groups * channels * pixels,
+            pixels,
+            taps,
+            positions,
+        };
+        let left = Left { data: w, offset: g * outputs * k, row: k, col: 1 };
+        // SAFETY: the groups' outputs do not overlap.
+        let out = unsafe { images.skip(g * outputs * positions) };
+        product(pool, arithmetic, [outputs, shape.batch * positions, k], left, &windows, out);
+    };
+    if groups >= pool.threads() {
+        pool.each(groups, &|g| group(g, None));
+    } else {
+        (0..groups).for_each(|g| group(g, Some(pool)));
+    }
+}
+
+/// The matrix of all windows of one group: rows are channels and kernel positions, columns images
+/// and output positions.
+struct Windows<'a> {
+    x: &'a [f32],
+    axes: [Spatial; 3],
+    first: usize,
+    image: usize,
+    pixels: usize,
+    taps: usize,
+    positions: usize,
+}
+
+impl Columns for Windows<'_> {
+    fn copy(&self, k: Range<usize>, n: Range<usize>, stride: usize, out: &mut [f32]) {
+        let [deep, high, wide] = self.axes;
+        for (row, k) in k.enumerate() {
+            let (channel, tap) = (k / self.taps, k % self.taps);
+            let tap = [
+                tap / (high.kernel * wide.kernel),
+                tap / wide.kernel % high.kernel,
+                tap % wide.kernel,
+            ];
+            let out = &mut out[row * stride..][..n.len()];
+            // Columns along the innermost axis are read together.
+            let mut done = 0;
+            while done < out.len() {
+                let column = n.start + done;
+                let (image, position) = (column / self.positions, column % self.positions);
+                let at = [
+                    position / (high.output * wide.output),
+                    position / wide.output % high.output,
+                    position % wide.output,
+                ];
+                let run = (out.len() - done).min(wide.output - at[2]);
+                let run = &mut out[done..done + run];
+                done += run.len();
+                let line = match (source(&deep, at[0], tap[0]), source(&high, at[1], tap[1])) {
+                    (Some(z), Some(y)) => (z * high.input + y) * wide.input,
+                    _ => {
+                        run.fill(0.0);
+                        continue;
+                    }
+                };
+                let base = self.first + image * self.image + channel * self.pixels + line;
+                let line = &self.x[base..base + wide.input];
+                read_line(&wide, at[2], tap[2], line, run);
+            }
+        }
+    }
+}
+
+/// The input element that a kernel position reads for an output position, if it is not padding or
+/// a zero of the input's dilation.
+#[inline(always)]
+fn source(axis: &Spatial, output: usize, tap: usize) -> Option<usize> {
+    let at = (output * axis.stride + tap * axis.dilation) as i64 - axis.before;
+    let dilation = axis.input_dilation as i64;
+    if at < 0 || (dilation != 1 && at % dilation != 0) {
+        return None;
+    }
+    let at = (if dilation == 1 { at } else { at / dilation }) as usize;
+    (at < axis.input).then_some(at)
+}
+
+fn read_line(axis: &Spatial, from: usize, tap: usize, line: &[f32], run: &mut [f32]) {
+    if axis.stride == 1 && axis.input_dilation == 1 {
+        let start = (from + tap * axis.dilation) as i64 - axis.before;
+        let left = (-start).clamp(0, run.len() as i64) as usize;
+        let right = (line.len() as i64 - start).clamp(left as i64, run.len() as i64) as usize;
+        run[..left].fill(0.0);
+        run[right..].fill(0.0);
+        if left < right {
+            let first = (start + left as i64) as usize;
+            run[left..right].copy_from_slice(&line[first..first + right - left]);
+        }
+        return;
+    }
+    for (i, y) in run.iter_mut().enumerate() {
+        *y = source(axis, from + i, tap).map_or(0.0, |at| line[at]);
+    }
+}

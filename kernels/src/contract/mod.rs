@@ -1,0 +1,141 @@
+//! Contractions: matrix products, convolutions and their exact derivatives.
+//!
+//! # Order of additions
+//!
+//! An output element is a sum of products over an index k. Its accumulator starts at +0 and takes the
+//! products with k ascending inside chunks of [`K_CHUNK`]; the sums of the chunks are added in
+//! ascending order. Additions are ordinary float additions and never fused. A product of zero adds
+//! nothing, so that its sign need not be known. This order is the same for every form, tile size,
+//! number of threads and device. Native contractions come from the `gemm` crate and promise none.
+//!
+//! # Rooms
+//!
+//! [`columns`] says where the right operand comes from: a strided matrix, or the windows of an image
+//! for convolutions. `serial` computes one block on one thread; it packs the operands into panels and
+//! calls the micro-kernel that is exact for what the panels hold, or goes row by row where there is
+//! none. `grad` holds the three-operand contractions.
+
+mod columns;
+mod conv;
+mod grad;
+mod pack;
+mod rows;
+mod serial;
+
+pub use conv::{ConvShape, Spatial, conv};
+pub use grad::{matmul_grad_a, matmul_grad_b};
+
+use crate::Pool;
+use crate::pa::Offset;
+use columns::{Columns, Strided};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use pack::{Form, LeftPanel, RightPanel};
+use serial::{Left, Out, serial};
+pub(crate) use serial::{TILE_COLUMNS, TILE_ROWS};
+
+/// The length of the chunks of a sum, part of the numerics.
+pub const K_CHUNK: usize = 256;
+
+/// How a contraction multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// Piecewise affine.
+    Pa {
+        /// Error compensation.
+        offset: Offset,
+        /// Mantissa bits to which operands are rounded first; 23 keeps all.
+        mantissa: u32,
+    },
+    /// Native, in any order of additions.
+    Native,
+}
+
+/// A batch of strided matrices.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrices<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Where each matrix of the batch begins; equal offsets broadcast.
+    pub offsets: &'a [usize],
+    /// Distance between rows.
+    pub row: usize,
+    /// Distance between columns.
+    pub col: usize,
+}
+
+/// `out[b] = a[b] · b[b]` for `[m, k]` and `[k, n]` matrices; `out` is dense.
+///
+/// # Panics
+/// Where the operands are too short for their shapes.
+pub fn matmul(
+    pool: &Pool,
+    arithmetic: Arithmetic,
+    [m, n, k]: [usize; 3],
+    a: Matrices<'_>,
+    b: Matrices<'_>,
+    out: &mut [f32],
+) {
+    let batch = a.offsets.len();
+    assert_eq!(batch, b.offsets.len(), "both operands have one batch");
+    assert_eq!(out.len(), batch * m * n, "the output is dense");
+    if out.is_empty() {
+        return;
+    }
+    let last = |x: &Matrices<'_>, i: usize, j: usize| (i - 1) * x.row + (j - 1) * x.col;
+    if k > 0 {
+        assert!(a.offsets.iter().all(|o| o + last(&a, m, k) < a.data.len()), "a is too short");
+        assert!(b.offsets.iter().all(|o| o + last(&b, k, n) < b.data.len()), "b is too short");
+    }
+    let one = |i: usize, out: Out, pool: Option<&Pool>| {
+        let left = Left { data: a.data, offset: a.offsets[i], row: a.row, col: a.col };
+        let right = Strided { data: b.data, offset: b.offsets[i], row: b.row, col: b.col };
+        product(pool, arithmetic, [m, n, k], left, &right, out);
+    };
+    let base = Out::dense(out, n);
+    if batch >= pool.threads() {
+        // SAFETY: the batches' outputs do not overlap.
+        pool.each(batch, &|i| one(i, unsafe { base.skip(i * m * n) }, None));
+    } else {
+        for i in 0..batch {
+            // SAFETY: as above.
+            one(i, unsafe { base.skip(i * m * n) }, Some(pool));
+        }
+    }
+}
+
+/// Multiply-accumulates below which a product stays on one thread.
+const GRAIN: usize = 1 << 16;
+
+/// One product, its output divided among the threads by rows or, where there are few, by columns.
+fn product(
+    pool: Option<&Pool>,
+    arithmetic: Arithmetic,
+    [m, n, k]: [usize; 3],
+    left: Left<'_>,
+    right: &impl Columns,
+    out: Out,
+) {
+    let threads = pool.map_or(1, Pool::threads);
+    let work = m.saturating_mul(n).saturating_mul(k.max(1));
+    let parts = threads.min(work / GRAIN + 1);
+    let (Some(pool), true) = (pool, parts > 1) else {
+        return serial(arithmetic, m, 0..n, k, left, right, out);
+    };
+    // Blocks end at the borders of register tiles.
+    let cut =
+        |total: usize, tile: usize, i: usize| (total.div_ceil(tile) * i / parts * tile).min(total);
+    if m >= 2 * TILE_ROWS * parts || m >= n {
+        pool.each(parts, &|i| {
+            let (from, to) = (cut(m, TILE_ROWS, i), cut(m, TILE_ROWS, i + 1));
+            // SAFETY: the parts write different rows.
+            let out = unsafe { out.skip(from * out.row) };
+            serial(arithmetic, to - from, 0..n, k, left.skip(from), right, out);
+        });
+    } else {
+        pool.each(parts, &|i| {
+            let (from, to) = (cut(n, TILE_COLUMNS, i), cut(n, TILE_COLUMNS, i + 1));
+            // The parts write different columns.
+            serial(arithmetic, m, from..to, k, left, right, out);
+        });
+    }
+}

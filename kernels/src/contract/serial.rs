@@ -1,0 +1,241 @@
+//! One block of a product on one thread.
+
+use super::columns::Columns;
+use super::pack::{LeftPanel, RightPanel};
+use super::{Arithmetic, K_CHUNK, rows};
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// Rows of a register tile.
+pub(crate) const TILE_ROWS: usize = 12;
+/// Columns of a register tile.
+pub(crate) const TILE_COLUMNS: usize = 32;
+/// Columns that are packed at a time: a chunk of them fits the second-level cache.
+const BLOCK_COLUMNS: usize = 512;
+/// Rows that are packed at a time.
+const BLOCK_ROWS: usize = 20 * TILE_ROWS;
+/// Rows below which tiles waste more than they gain.
+const FEW_ROWS: usize = 4;
+
+/// The left operand: a strided `[m, k]` matrix.
+#[derive(Clone, Copy)]
+pub(crate) struct Left<'a> {
+    pub data: &'a [f32],
+    pub offset: usize,
+    pub row: usize,
+    pub col: usize,
+}
+
+impl Left<'_> {
+    #[inline(always)]
+    pub(crate) fn at(&self, i: usize, k: usize) -> f32 {
+        self.data[self.offset + i * self.row + k * self.col]
+    }
+
+    pub(crate) fn skip(self, rows: usize) -> Self {
+        Left { offset: self.offset + rows * self.row, ..self }
+    }
+}
+
+/// Where an output goes. Column j lies at `j`, or, for the columns of a batch of images, at
+/// `j / per · stride + j % per`.
+#[derive(Clone, Copy)]
+pub(crate) struct Out {
+    base: *mut f32,
+    pub row: usize,
+    per: usize,
+    stride: usize,
+}
+
+// SAFETY: the threads of a product write different elements.
+unsafe impl Send for Out {}
+// SAFETY: as above.
+unsafe impl Sync for Out {}
+
+impl Out {
+    /// A dense matrix.
+    pub(crate) fn dense(out: &mut [f32], row: usize) -> Out {
+        Out { base: out.as_mut_ptr(), row, per: usize::MAX, stride: 0 }
+    }
+
+    /// `[images, rows, per]`, where the columns run over images and positions.
+    pub(crate) fn images(out: &mut [f32], per: usize, stride: usize) -> Out {
+        Out { base: out.as_mut_ptr(), row: per, per, stride }
+    }
+
+    /// The same from a later element on.
+    ///
+    /// # Safety
+    /// The element must belong to the output.
+    pub(crate) unsafe fn skip(self, elements: usize) -> Out {
+        // SAFETY: the caller promises that the element exists.
+        Out { base: unsafe { self.base.add(elements) }, ..self }
+    }
+
+    /// Writes, or adds to, elements of row `i` from column `j` on.
+    ///
+    /// # Safety
+    /// The row and the columns must belong to the output, and no other thread may use them.
+    #[inline(always)]
+    pub(crate) unsafe fn store(&self, i: usize, j: usize, values: &[f32], add: bool) {
+        let mut done = 0;
+        while done < values.len() {
+            let column = j + done;
+            let (image, position) = (column / self.per, column % self.per);
+            let n = (values.len() - done).min(self.per - position);
+            let at = i * self.row + image * self.stride + position;
+            // SAFETY: the caller promises that these elements exist and are its own.
+            let out = unsafe { std::slice::from_raw_parts_mut(self.base.add(at), n) };
+            let values = &values[done..done + n];
+            if add {
+                out.iter_mut().zip(values).for_each(|(o, v)| *o += v);
+            } else {
+                out.copy_from_slice(values);
+            }
+            done += n;
+        }
+    }
+}
+
+#[derive(Default)]
+struct Workspace {
+    right: RightPanel,
+    left: LeftPanel,
+    block: Vec<f32>,
+}
+
+thread_local! {
+    // Packed panels are reused from call to call, so that a step allocates nothing once warm.
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
+}
+
+/// Rows `0..m` and the columns of a product.
+pub(crate) fn serial(
+    arithmetic: Arithmetic,
+    m: usize,
+    columns: Range<usize>,
+    k: usize,
+    left: Left<'_>,
+    right: &impl Columns,
+    out: Out,
+) {
+    if m == 0 || columns.is_empty() {
+        return;
+    }
+    WORKSPACE.with_borrow_mut(|w| match arithmetic {
+        Arithmetic::Native => native(w, m, columns, k, left, right, out),
+        Arithmetic::Pa { offset, mantissa } => {
+            if k == 0 {
+                return zero(m, columns, out);
+            }
+            #[cfg(target_arch = "x86_64")]
+            if m >= FEW_ROWS && crate::x86::avx512_available() {
+                return tiled(w, m, columns, k, left, right, out, (offset, mantissa));
+            }
+            rows::product(&mut w.block, m, columns, k, left, right, out, (offset, mantissa));
+        }
+    });
+}
+
+fn zero(m: usize, columns: Range<usize>, out: Out) {
+    let zeros = vec![0.0; columns.len()];
+    for i in 0..m {
+        // SAFETY: the caller hands over these rows and columns.
+        unsafe { out.store(i, columns.start, &zeros, false) };
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::too_many_arguments, reason = "a product has two operands, a place and a kind")]
+fn tiled(
+    w: &mut Workspace,
+    m: usize,
+    columns: Range<usize>,
+    k: usize,
+    left: Left<'_>,
+    right: &impl Columns,
+    out: Out,
+    (offset, mantissa): (crate::pa::Offset, u32),
+) {
+    let mut tile = [0f32; TILE_ROWS * TILE_COLUMNS];
+    let mut from = columns.start;
+    while from < columns.end {
+        let to = (from + BLOCK_COLUMNS).min(columns.end);
+        for start in (0..k).step_by(K_CHUNK) {
+            let chunk = start..(start + K_CHUNK).min(k);
+            w.right.pack(right, chunk.clone(), from..to, mantissa);
+            for row in (0..m).step_by(BLOCK_ROWS) {
+                let rows = row..(row + BLOCK_ROWS).min(m);
+                w.left.pack(left, rows.clone(), chunk.clone(), mantissa, offset);
+                for (p, j) in (from..to).step_by(TILE_COLUMNS).enumerate() {
+                    let width = TILE_COLUMNS.min(to - j);
+                    for (q, i) in rows.clone().step_by(TILE_ROWS).enumerate() {
+                        let height = TILE_ROWS.min(rows.end - i);
+                        crate::x86::tile(&w.left, q, &w.right, p, offset, &mut tile);
+                        for r in 0..height {
+                            let values = &tile[r * TILE_COLUMNS..][..width];
+                            // SAFETY: the caller hands over these rows and columns.
+                            unsafe { out.store(i + r, j, values, start > 0) };
+                        }
+                    }
+                }
+            }
+        }
+        from = to;
+    }
+}
+
+/// The block of the right operand is copied out, and multiplied by the `gemm` crate.
+fn native(
+    w: &mut Workspace,
+    m: usize,
+    columns: Range<usize>,
+    k: usize,
+    left: Left<'_>,
+    right: &impl Columns,
+    out: Out,
+) {
+    if k == 0 {
+        return zero(m, columns, out);
+    }
+    // Enough columns to keep the product busy, few enough to keep the copy in the cache.
+    let width = ((1 << 18) / k).clamp(TILE_COLUMNS, 4096).min(columns.len());
+    w.block.resize(width * (k + m), 0.0);
+    let (block, result) = w.block.split_at_mut(width * k);
+    let mut from = columns.start;
+    while from < columns.end {
+        let n = width.min(columns.end - from);
+        right.copy(0..k, from..from + n, n, block);
+        let a = &left.data[left.offset..];
+        // SAFETY: `a` holds m rows of k elements at its strides, `block` k rows of n and `result`
+        // m rows of n elements; the caller of `matmul` has checked the operands' lengths.
+        unsafe {
+            gemm::gemm(
+                m,
+                n,
+                k,
+                result.as_mut_ptr(),
+                1,
+                n as isize,
+                false,
+                a.as_ptr(),
+                left.col as isize,
+                left.row as isize,
+                block.as_ptr(),
+                1,
+                n as isize,
+                0.0,
+                1.0,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+        for i in 0..m {
+            // SAFETY: the caller hands over these rows and columns.
+            unsafe { out.store(i, from, &result[i * n..(i + 1) * n], false) };
+        }
+        from += n;
+    }
+}

@@ -1,0 +1,189 @@
+//! Elementwise operations along slices.
+//!
+//! Operands and results have one length. Callers go tile by tile, so that chains of operations stay
+//! in the cache; nothing here divides work among threads.
+
+use crate::simd::{map1, map2, map3};
+use crate::{native, pa};
+
+/// An operation on one slice.
+#[derive(Clone, Copy, Debug)]
+pub enum Unary {
+    /// [`pa::exp2`].
+    PaExp2,
+    /// [`pa::log2`].
+    PaLog2,
+    /// [`pa::scale_pow2`] by this exponent.
+    Scale(i32),
+    /// [`pa::round_mantissa`] to this many bits.
+    Round(u32),
+    /// −x.
+    Neg,
+    /// |x|.
+    Abs,
+    /// The largest integer not above x.
+    Floor,
+    /// The smallest integer not below x.
+    Ceil,
+    /// The nearest integer, ties to even.
+    RoundEven,
+    /// −1, 0 or 1; NaN for NaN.
+    Sign,
+    /// max(x, 0); NaN for NaN.
+    Relu,
+    /// Native exponential.
+    Exp,
+    /// Native logarithm.
+    Log,
+    /// Native square root.
+    Sqrt,
+    /// Native reciprocal.
+    Reciprocal,
+    /// Native hyperbolic tangent.
+    Tanh,
+    /// Native logistic function.
+    Sigmoid,
+    /// Native error function.
+    Erf,
+    /// Native function of the standard library.
+    Native(fn(f32) -> f32),
+}
+
+/// An operation on two slices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binary {
+    /// [`pa::mul`].
+    PaMul(pa::Offset),
+    /// [`pa::div`].
+    PaDiv(pa::Offset),
+    /// [`pa::exp2_grad`] of (x, δ).
+    PaExp2Grad,
+    /// [`pa::log2_grad`] of (x, δ).
+    PaLog2Grad,
+    /// a + b.
+    Add,
+    /// a − b.
+    Sub,
+    /// The larger one; NaN if either is.
+    Max,
+    /// The smaller one; NaN if either is.
+    Min,
+    /// Native product.
+    Mul,
+    /// Native quotient.
+    Div,
+    /// Native power.
+    Pow,
+    /// Native remainder with the sign of the dividend.
+    Rem,
+}
+
+/// An operation on three slices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ternary {
+    /// [`pa::mul_grad`] of (a, b, δ).
+    PaMulGrad(pa::Offset),
+    /// [`pa::div_grad_a`] of (a, b, δ).
+    PaDivGradA(pa::Offset),
+    /// [`pa::div_grad_b`] of (a, b, δ).
+    PaDivGradB(pa::Offset),
+}
+
+/// The larger one; NaN if either is (ONNX `Max`).
+#[inline(always)]
+pub fn maximum(a: f32, b: f32) -> f32 {
+    let larger = if a > b { a } else { b };
+    if a.is_nan() { a } else { larger }
+}
+
+/// The smaller one; NaN if either is (ONNX `Min`).
+#[inline(always)]
+pub fn minimum(a: f32, b: f32) -> f32 {
+    let smaller = if a < b { a } else { b };
+    if a.is_nan() { a } else { smaller }
+}
+
+/// `y[i] = op(x[i])`.
+pub fn unary(op: Unary, x: &[f32], y: &mut [f32]) {
+    match op {
+        Unary::PaExp2 => map1(pa::exp2, x, y),
+        Unary::PaLog2 => map1(pa::log2, x, y),
+        Unary::Scale(k) => scale(k, x, y),
+        Unary::Round(bits) => map1(move |x| pa::round_mantissa(x, bits), x, y),
+        Unary::Neg => map1(|x: f32| -x, x, y),
+        Unary::Abs => map1(f32::abs, x, y),
+        Unary::Floor => map1(f32::floor, x, y),
+        Unary::Ceil => map1(f32::ceil, x, y),
+        Unary::RoundEven => map1(f32::round_ties_even, x, y),
+        Unary::Sign => {
+            map1(
+                |x: f32| {
+                    if x > 0.0 {
+                        1.0
+                    } else if x < 0.0 {
+                        -1.0
+                    } else {
+                        x
+                    }
+                },
+                x,
+                y,
+            );
+        }
+        Unary::Relu => map1(|x: f32| if x < 0.0 { 0.0 } else { x }, x, y),
+        Unary::Exp => map1(f32::exp, x, y),
+        Unary::Log => map1(f32::ln, x, y),
+        Unary::Sqrt => map1(f32::sqrt, x, y),
+        Unary::Reciprocal => map1(|x: f32| 1.0 / x, x, y),
+        Unary::Tanh => map1(f32::tanh, x, y),
+        Unary::Sigmoid => map1(native::sigmoid, x, y),
+        Unary::Erf => map1(native::erf, x, y),
+        Unary::Native(f) => map1(f, x, y),
+    }
+}
+
+/// Scaling takes the short way for a block of numbers that all stay normal.
+fn scale(k: i32, x: &[f32], y: &mut [f32]) {
+    const BLOCK: usize = 64;
+    let step = (k.clamp(-300, 300) << 23) as u32;
+    for (x, y) in x.chunks(BLOCK).zip(y.chunks_mut(BLOCK)) {
+        let inside = |x: &f32| {
+            let e = (x.to_bits() >> 23 & 0xFF) as i32;
+            (e > 0) & (e < 255) & (e + k.clamp(-300, 300) > 0) & (e + k.clamp(-300, 300) < 255)
+        };
+        if x.iter().fold(true, |all, x| all & inside(x)) {
+            map1(move |x: f32| f32::from_bits(x.to_bits().wrapping_add(step)), x, y);
+        } else {
+            y.iter_mut().zip(x).for_each(|(y, &x)| *y = pa::scale_pow2(x, k));
+        }
+    }
+}
+
+/// `y[i] = op(a[i], b[i])`.
+pub fn binary(op: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
+    match op {
+        Binary::PaMul(0) => map2(|a, b| pa::mul(a, b, 0), a, b, y),
+        Binary::PaMul(offset) => map2(move |a, b| pa::mul(a, b, offset), a, b, y),
+        Binary::PaDiv(0) => map2(|a, b| pa::div(a, b, 0), a, b, y),
+        Binary::PaDiv(offset) => map2(move |a, b| pa::div(a, b, offset), a, b, y),
+        Binary::PaExp2Grad => map2(pa::exp2_grad, a, b, y),
+        Binary::PaLog2Grad => map2(pa::log2_grad, a, b, y),
+        Binary::Add => map2(|a: f32, b: f32| a + b, a, b, y),
+        Binary::Sub => map2(|a: f32, b: f32| a - b, a, b, y),
+        Binary::Max => map2(maximum, a, b, y),
+        Binary::Min => map2(minimum, a, b, y),
+        Binary::Mul => map2(|a: f32, b: f32| a * b, a, b, y),
+        Binary::Div => map2(|a: f32, b: f32| a / b, a, b, y),
+        Binary::Pow => map2(f32::powf, a, b, y),
+        Binary::Rem => map2(|a: f32, b: f32| a % b, a, b, y),
+    }
+}
+
+/// `y[i] = op(a[i], b[i], c[i])`.
+pub fn ternary(op: Ternary, a: &[f32], b: &[f32], c: &[f32], y: &mut [f32]) {
+    match op {
+        Ternary::PaMulGrad(o) => map3(move |a, b, c| pa::mul_grad(a, b, c, o), a, b, c, y),
+        Ternary::PaDivGradA(o) => map3(move |a, b, c| pa::div_grad_a(a, b, c, o), a, b, c, y),
+        Ternary::PaDivGradB(o) => map3(move |a, b, c| pa::div_grad_b(a, b, c, o), a, b, c, y),
+    }
+}

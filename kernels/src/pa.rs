@@ -1,0 +1,266 @@
+//! The piecewise affine operations on single numbers: the specification every other form agrees with
+//! bit for bit.
+//!
+//! Kosson & Jaggi, "Multiplication-Free Transformer Training via Piecewise Affine Operations"
+//! (NeurIPS 2023), sections 2.2 to 2.7; the corners are those of docs/numerics.md. No function here
+//! multiplies: scalings by powers of two are additions to the exponent. All are written without
+//! branches so that loops over them vectorise.
+
+const SIGN: u32 = 0x8000_0000;
+const MAGNITUDE: u32 = 0x7FFF_FFFF;
+const BIAS: u32 = 0x3F80_0000;
+const MIN: u32 = 0x0080_0000;
+const INF: u32 = 0x7F80_0000;
+const MANTISSA: u32 = 0x007F_FFFF;
+const NAN: u32 = 0x7FC0_0000;
+
+/// The error compensation of the paper's section 2.7: `bits(α) − bits(1)`, 0 for plain PA.
+pub type Offset = i32;
+
+#[inline(always)]
+fn magnitude(x: f32) -> u32 {
+    x.to_bits() & MAGNITUDE
+}
+
+/// The mantissa; 0 for zeros, subnormals and infinities.
+#[inline(always)]
+fn mantissa(x: f32) -> u32 {
+    let m = magnitude(x);
+    if m < MIN { 0 } else { m & MANTISSA }
+}
+
+/// The PA product: the sum of the bit patterns.
+#[inline(always)]
+pub fn mul(a: f32, b: f32, offset: Offset) -> f32 {
+    let (ma, mb) = (magnitude(a), magnitude(b));
+    let sign = (a.to_bits() ^ b.to_bits()) & SIGN;
+    let bias = BIAS.wrapping_sub(offset as u32);
+    // Two magnitudes are below 2^31 each, so their sum fits 32 bits.
+    let sum = ma + mb;
+    let low = ma.min(mb);
+    let high = ma.max(mb);
+    let mut m = sum.wrapping_sub(bias);
+    m = if sum < bias.wrapping_add(MIN) { 0 } else { m };
+    m = if sum >= bias.wrapping_add(INF) { INF } else { m };
+    m = if low < MIN { 0 } else { m };
+    m = if high == INF { INF } else { m };
+    let nan = (high > INF) | ((high == INF) & (low < MIN));
+    f32::from_bits(if nan { NAN } else { sign | m })
+}
+
+/// The PA quotient: the difference of the bit patterns.
+#[inline(always)]
+pub fn div(a: f32, b: f32, offset: Offset) -> f32 {
+    let (ma, mb) = (magnitude(a), magnitude(b));
+    let sign = (a.to_bits() ^ b.to_bits()) & SIGN;
+    let difference = ma as i32 - mb as i32;
+    let shift = BIAS as i32 - offset;
+    let mut m = difference.wrapping_add(shift) as u32;
+    m = if difference < MIN as i32 - shift { 0 } else { m };
+    // INF − shift fits, since α lies between one half and two.
+    m = if difference >= INF as i32 - shift { INF } else { m };
+    m = if (ma < MIN) | (mb == INF) { 0 } else { m };
+    m = if (ma == INF) | (mb < MIN) { INF } else { m };
+    let nan = (ma > INF) | (mb > INF) | ((ma < MIN) & (mb < MIN)) | ((ma == INF) & (mb == INF));
+    f32::from_bits(if nan { NAN } else { sign | m })
+}
+
+/// The PA power of two: the bit pattern is the number, scaled.
+#[inline(always)]
+pub fn exp2(x: f32) -> f32 {
+    let m = magnitude(x);
+    // x · 2^23 by an addition to the exponent; below 2^−24 it rounds to zero anyway.
+    let scaled = f32::from_bits(x.to_bits().wrapping_add(23 << 23));
+    let tiny = m < MIN;
+    let steps = if tiny { 0 } else { to_int(scaled.round_ties_even()) };
+    let mut bits = (steps as u32).wrapping_add(BIAS);
+    bits = if x < -126.0 { 0 } else { bits };
+    bits = if x >= 128.0 { INF } else { bits };
+    f32::from_bits(if m > INF { NAN } else { bits })
+}
+
+/// The PA binary logarithm: the number is the bit pattern, scaled.
+#[inline(always)]
+pub fn log2(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let m = bits & MAGNITUDE;
+    let steps = bits as i32 - BIAS as i32;
+    let rounded = (steps as f32).to_bits();
+    let mut y = if steps == 0 { 0 } else { rounded.wrapping_sub(23 << 23) };
+    y = if bits == INF { INF } else { y };
+    y = if m < MIN { INF | SIGN } else { y };
+    let nan = (m > INF) | ((bits & SIGN != 0) & (m >= MIN));
+    f32::from_bits(if nan { NAN } else { y })
+}
+
+/// Conversion of an integral float within the range of i32; others give any number.
+#[inline(always)]
+fn to_int(x: f32) -> i32 {
+    x as i32
+}
+
+/// The exact derivative of the PA product by `a`, times `delta`.
+#[inline(always)]
+pub fn mul_grad(a: f32, b: f32, delta: f32, offset: Offset) -> f32 {
+    let mb = magnitude(b);
+    let sum = mb.wrapping_add(mantissa(a)).wrapping_add(offset as u32);
+    let sum = if (sum as i32) < MIN as i32 { 0 } else { sum };
+    let slope = (sum & !MANTISSA).min(INF);
+    let slope = if mb < MIN { 0 } else { slope };
+    let nan = (magnitude(a) > INF) | (mb > INF);
+    times_slope(delta, slope | (b.to_bits() & SIGN), nan)
+}
+
+/// The exact derivative of the PA quotient by `a`, times `delta`.
+#[inline(always)]
+pub fn div_grad_a(a: f32, b: f32, delta: f32, offset: Offset) -> f32 {
+    let mb = magnitude(b);
+    let one = BIAS + mantissa(a);
+    let slope = slope_bits((one as i32 - mb as i32) + (BIAS as i32 - offset));
+    let slope = if mb < MIN { INF } else { slope };
+    let slope = if mb == INF { 0 } else { slope };
+    let nan = (magnitude(a) > INF) | (mb > INF);
+    times_slope(delta, slope | (b.to_bits() & SIGN), nan)
+}
+
+/// The exact derivative of the PA quotient by `b`, times `delta`.
+#[inline(always)]
+pub fn div_grad_b(a: f32, b: f32, delta: f32, offset: Offset) -> f32 {
+    let q = div(a, b, offset);
+    let (mq, mb) = (magnitude(q), magnitude(b));
+    let exponents = (mq & !MANTISSA) as i32 - (mb & !MANTISSA) as i32;
+    let slope = slope_bits(exponents.saturating_add(BIAS as i32));
+    let slope = if (mq == INF) | (mb < MIN) { INF } else { slope };
+    let slope = if mq == 0 { 0 } else { slope };
+    let sign = (a.to_bits() & SIGN) ^ SIGN;
+    times_slope(delta, slope | sign, mq > INF)
+}
+
+/// The exact derivative of the PA power of two, times `delta`.
+#[inline(always)]
+pub fn exp2_grad(x: f32, delta: f32) -> f32 {
+    let exponent = to_int(x.floor().clamp(-127.0, 128.0));
+    let slope = ((exponent + 127) << 23) as u32;
+    times_slope(delta, slope, magnitude(x) > INF)
+}
+
+/// The exact derivative of the PA logarithm, times `delta`.
+#[inline(always)]
+pub fn log2_grad(x: f32, delta: f32) -> f32 {
+    let m = magnitude(x);
+    let slope = slope_bits((BIAS + BIAS) as i32 - (m & !MANTISSA) as i32);
+    let slope = if m < MIN { INF } else { slope };
+    let slope = if m == INF { 0 } else { slope };
+    let nan = (m > INF) | ((x.to_bits() & SIGN != 0) & (m >= MIN));
+    times_slope(delta, slope, nan)
+}
+
+/// The power of two at or below a bit pattern that may be out of range.
+#[inline(always)]
+fn slope_bits(pattern: i32) -> u32 {
+    let inside = (pattern.max(0) as u32 & !MANTISSA).min(INF);
+    if inside < MIN { 0 } else { inside }
+}
+
+#[inline(always)]
+fn times_slope(delta: f32, slope: u32, nan: bool) -> f32 {
+    mul(delta, f32::from_bits(if nan { NAN } else { slope }), 0)
+}
+
+/// Exact scaling by 2^exponent: the IEEE product, rounded to nearest even where it is subnormal.
+#[inline(always)]
+pub fn scale_pow2(x: f32, exponent: i32) -> f32 {
+    let m = magnitude(x);
+    let e = (m >> 23) as i32;
+    let target = e.saturating_add(exponent);
+    if (e == 0) | (e == 255) | (target <= 0) | (target >= 255) {
+        return scale_slow(x, exponent);
+    }
+    f32::from_bits(x.to_bits().wrapping_add((exponent << 23) as u32))
+}
+
+/// The cases in which the exponent cannot simply be added to.
+#[cold]
+fn scale_slow(x: f32, exponent: i32) -> f32 {
+    let (bits, m) = (x.to_bits(), magnitude(x));
+    if m >= INF {
+        return if m > INF { f32::from_bits(NAN) } else { x };
+    }
+    if m == 0 {
+        return x;
+    }
+    // The value is significand · 2^(power − 149).
+    let (significand, power) =
+        if m < MIN { (m, 0) } else { (m & MANTISSA | MIN, (m >> 23) as i32 - 1) };
+    let up = significand.leading_zeros() as i32 - 8;
+    let power = power.saturating_sub(up).saturating_add(exponent);
+    let significand = significand << up;
+    let magnitude = if power >= 254 {
+        INF
+    } else if power >= 0 {
+        // The leading bit of the significand adds the last 1 to the exponent.
+        ((power as u32) << 23) + significand
+    } else {
+        let down = (-power).min(31) as u32;
+        let kept = significand.checked_shr(down).unwrap_or(0);
+        let rest = significand & ((1u64 << down) - 1) as u32;
+        let half = 1u32 << (down - 1);
+        kept + u32::from(rest > half || (rest == half && kept & 1 == 1))
+    };
+    f32::from_bits(bits & SIGN | magnitude)
+}
+
+/// Rounds to `bits` mantissa bits, half to even on the bit pattern; 23 and more leave `x` as it is.
+#[inline(always)]
+pub fn round_mantissa(x: f32, bits: u32) -> f32 {
+    let drop = 23u32.saturating_sub(bits);
+    if drop == 0 {
+        return x;
+    }
+    let pattern = x.to_bits();
+    let odd = pattern >> drop & 1;
+    let rounded = pattern.wrapping_add((1 << (drop - 1)) - 1 + odd) & !((1u32 << drop) - 1);
+    f32::from_bits(if magnitude(x) >= INF { pattern } else { rounded })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_paper_examples_hold() {
+        assert_eq!(mul(1.5, 1.5, 0), 2.0);
+        assert_eq!(mul(-3.0, 4.0, 0), -12.0);
+        assert_eq!(div(2.0, 1.5, 0), 1.5);
+        assert_eq!(exp2(1.5), 3.0);
+        assert_eq!(log2(3.0), 1.5);
+        assert_eq!(mul_grad(1.5, 1.75, 1.0, 0), 2.0);
+        assert_eq!(mul_grad(1.25, 1.5, 1.0, 0), 1.0);
+    }
+
+    #[test]
+    fn scaling_is_the_ieee_product() {
+        let numbers =
+            [1.0f32, -1.5, 1e-40, 3e-39, f32::MIN_POSITIVE, f32::MAX, 0.0, -0.0, 1.1754942e-38];
+        for x in numbers.into_iter().chain([
+            f32::INFINITY,
+            f32::from_bits(1),
+            f32::from_bits(0x007F_FFFF),
+        ]) {
+            for k in -300..300 {
+                // A double holds every step of the exact product up to the final rounding.
+                let exact = (f64::from(x) * 2f64.powi(k)) as f32;
+                assert_eq!(scale_pow2(x, k).to_bits(), exact.to_bits(), "{x:e} 2^{k}");
+            }
+        }
+    }
+
+    #[test]
+    fn rounding_is_half_to_even() {
+        let r = |bits: u32| round_mantissa(f32::from_bits(bits), 4).to_bits();
+        assert_eq!(r(0x3F84_0000), 0x3F80_0000);
+        assert_eq!(r(0x3F8C_0000), 0x3F90_0000);
+        assert_eq!(r(0x3FFF_FFFF), 0x4000_0000);
+        assert_eq!(r(INF), INF);
+    }
+}

@@ -1,0 +1,177 @@
+//! Sums and extremes along one axis of `[outer, reduced, inner]` views.
+//!
+//! # Order of additions
+//!
+//! Element r of the reduced axis goes to lane r mod 16 within chunks of [`SUM_CHUNK`] elements; each
+//! lane starts at +0 and takes its elements with r ascending. The lanes of a chunk are added as a
+//! halving tree: lane i takes lane i + 8, then i + 4, i + 2, i + 1. The sums of the chunks are added
+//! in ascending order. The order depends on nothing else.
+
+use crate::Pool;
+use crate::elementwise::{maximum, minimum};
+
+/// The length of the chunks of a sum, part of the numerics.
+pub const SUM_CHUNK: usize = 4096;
+/// The number of lanes of a chunk, part of the numerics.
+pub const LANES: usize = 16;
+
+/// Columns that are reduced side by side: their lanes fit the first-level cache.
+const COLUMNS: usize = 64;
+
+/// What is computed along the axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduction {
+    /// Sum.
+    Sum,
+    /// Sum of magnitudes.
+    SumAbs,
+    /// Maximum; NaN if there is one.
+    Max,
+    /// Minimum; NaN if there is one.
+    Min,
+}
+
+/// `out[o, i]` from `x[o, r, i]` over all r.
+///
+/// # Panics
+/// Where the slices do not fit the sizes.
+pub fn reduce(
+    pool: &Pool,
+    reduction: Reduction,
+    [outer, reduced, inner]: [usize; 3],
+    x: &[f32],
+    out: &mut [f32],
+) {
+    assert_eq!(x.len(), outer * reduced * inner, "x has its shape");
+    assert_eq!(out.len(), outer * inner, "out has its shape");
+    if out.is_empty() {
+        return;
+    }
+    if inner == 1 {
+        let rows: usize = (32 * 1024 / reduced.max(1)).clamp(1, outer);
+        let blocks: Vec<&mut [f32]> = out.chunks_mut(rows).collect();
+        each(pool, blocks, 0, &|b, out: &mut [f32]| {
+            for (i, y) in out.iter_mut().enumerate() {
+                *y = row(reduction, &x[(b * rows + i) * reduced..][..reduced]);
+            }
+        });
+        return;
+    }
+    let mut blocks: Vec<&mut [f32]> = Vec::new();
+    for line in out.chunks_mut(inner) {
+        blocks.extend(line.chunks_mut(COLUMNS));
+    }
+    let per_line = inner.div_ceil(COLUMNS);
+    each(pool, blocks, 0, &|b, out: &mut [f32]| {
+        let (o, first) = (b / per_line, b % per_line * COLUMNS);
+        columns(reduction, &x[o * reduced * inner..][..reduced * inner], inner, first, out);
+    });
+}
+
+fn each<'o>(
+    pool: &Pool,
+    mut blocks: Vec<&'o mut [f32]>,
+    first: usize,
+    f: &(impl Fn(usize, &'o mut [f32]) + Sync),
+) {
+    if blocks.len() <= 1 || pool.threads() == 1 {
+        return blocks.into_iter().enumerate().for_each(|(i, b)| f(first + i, b));
+    }
+    let middle = blocks.len() / 2;
+    let right = blocks.split_off(middle);
+    pool.join(|| each(pool, blocks, first, f), || each(pool, right, first + middle, f));
+}
+
+/// The sum of one contiguous row in the documented order.
+pub fn sum(x: &[f32]) -> f32 {
+    row(Reduction::Sum, x)
+}
+
+fn row(reduction: Reduction, x: &[f32]) -> f32 {
+    match reduction {
+        Reduction::Sum => sum_row(x, |x| x),
+        Reduction::SumAbs => sum_row(x, f32::abs),
+        Reduction::Max => x.iter().fold(f32::NEG_INFINITY, |m, &x| maximum(m, x)),
+        Reduction::Min => x.iter().fold(f32::INFINITY, |m, &x| minimum(m, x)),
+    }
+}
+
+#[inline(always)]
+fn sum_row(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut total = 0.0;
+    for (c, chunk) in x.chunks(SUM_CHUNK).enumerate() {
+        let mut lanes = [0f32; LANES];
+        let blocks = chunk.chunks_exact(LANES);
+        let rest = blocks.remainder();
+        for block in blocks {
+            lanes.iter_mut().zip(block).for_each(|(l, &x)| *l += f(x));
+        }
+        lanes.iter_mut().zip(rest).for_each(|(l, &x)| *l += f(x));
+        let sum = tree(&mut lanes);
+        total = if c == 0 { sum } else { total + sum };
+    }
+    total
+}
+
+fn tree(lanes: &mut [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// Neighbouring columns of a `[reduced, inner]` matrix.
+fn columns(reduction: Reduction, x: &[f32], inner: usize, first: usize, out: &mut [f32]) {
+    let width = out.len();
+    let rows = || x.chunks_exact(inner).map(|row| &row[first..first + width]);
+    match reduction {
+        Reduction::Sum => sum_columns(rows(), out, |x| x),
+        Reduction::SumAbs => sum_columns(rows(), out, f32::abs),
+        Reduction::Max => {
+            out.fill(f32::NEG_INFINITY);
+            rows().for_each(|r| out.iter_mut().zip(r).for_each(|(m, &x)| *m = maximum(*m, x)));
+        }
+        Reduction::Min => {
+            out.fill(f32::INFINITY);
+            rows().for_each(|r| out.iter_mut().zip(r).for_each(|(m, &x)| *m = minimum(*m, x)));
+        }
+    }
+}
+
+#[inline(always)]
+fn sum_columns<'x>(rows: impl Iterator<Item = &'x [f32]>, out: &mut [f32], f: impl Fn(f32) -> f32) {
+    let mut lanes = [[0f32; COLUMNS]; LANES];
+    let mut r = 0;
+    let mut started = false;
+    out.fill(0.0);
+    let flush = |lanes: &mut [[f32; COLUMNS]; LANES], out: &mut [f32], started: &mut bool| {
+        let mut half = LANES / 2;
+        while half > 0 {
+            let (low, high) = lanes.split_at_mut(half);
+            for (l, h) in low.iter_mut().zip(&high[..half]) {
+                l.iter_mut().zip(h).for_each(|(l, h)| *l += h);
+            }
+            half /= 2;
+        }
+        for (o, &sum) in out.iter_mut().zip(&lanes[0]) {
+            *o = if *started { *o + sum } else { sum };
+        }
+        *started = true;
+        *lanes = [[0.0; COLUMNS]; LANES];
+    };
+    for row in rows {
+        lanes[r % LANES].iter_mut().zip(row).for_each(|(l, &x)| *l += f(x));
+        r += 1;
+        if r == SUM_CHUNK {
+            flush(&mut lanes, out, &mut started);
+            r = 0;
+        }
+    }
+    if r > 0 {
+        flush(&mut lanes, out, &mut started);
+    }
+}

@@ -1,0 +1,105 @@
+//! Loops compiled once for each vector extension and chosen at run time.
+//!
+//! The loops are plain Rust; a copy of them inside a function with target features vectorises with
+//! these. All copies give the same bits, since additions are never fused or reordered.
+
+/// Declares a dispatcher to copies of one generic loop.
+macro_rules! multiversion {
+    ($(#[$doc:meta])* fn $name:ident<$f:ident: $bound:path>($($arg:ident: $t:ty),* $(,)?) $body:block) => {
+        $(#[$doc])*
+        pub(crate) fn $name<$f: $bound>($($arg: $t),*) {
+            #[inline(always)]
+            fn body<$f: $bound>($($arg: $t),*) $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+                fn avx512<$f: $bound>($($arg: $t),*) {
+                    body($($arg),*);
+                }
+                #[target_feature(enable = "avx2")]
+                fn avx2<$f: $bound>($($arg: $t),*) {
+                    body($($arg),*);
+                }
+                if is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                {
+                    // SAFETY: the processor has the features the copy is compiled for.
+                    return unsafe { avx512($($arg),*) };
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: as above.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            body($($arg),*);
+        }
+    };
+}
+
+pub(crate) use multiversion;
+
+/// A function of one number, as a type so that each loop is compiled for it.
+pub(crate) trait F1: Copy {
+    fn call(self, x: f32) -> f32;
+}
+
+/// A function of two numbers.
+pub(crate) trait F2: Copy {
+    fn call(self, a: f32, b: f32) -> f32;
+}
+
+/// A function of three numbers.
+pub(crate) trait F3: Copy {
+    fn call(self, a: f32, b: f32, c: f32) -> f32;
+}
+
+impl<F: Fn(f32) -> f32 + Copy> F1 for F {
+    #[inline(always)]
+    fn call(self, x: f32) -> f32 {
+        self(x)
+    }
+}
+
+impl<F: Fn(f32, f32) -> f32 + Copy> F2 for F {
+    #[inline(always)]
+    fn call(self, a: f32, b: f32) -> f32 {
+        self(a, b)
+    }
+}
+
+impl<F: Fn(f32, f32, f32) -> f32 + Copy> F3 for F {
+    #[inline(always)]
+    fn call(self, a: f32, b: f32, c: f32) -> f32 {
+        self(a, b, c)
+    }
+}
+
+multiversion! {
+    /// `y[i] = f(x[i])`.
+    fn map1<F: F1>(f: F, x: &[f32], y: &mut [f32]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = f.call(x);
+        }
+    }
+}
+
+multiversion! {
+    /// `y[i] = f(a[i], b[i])`.
+    fn map2<F: F2>(f: F, a: &[f32], b: &[f32], y: &mut [f32]) {
+        for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+            *y = f.call(a, b);
+        }
+    }
+}
+
+multiversion! {
+    /// `y[i] = f(a[i], b[i], c[i])`.
+    fn map3<F: F3>(f: F, a: &[f32], b: &[f32], c: &[f32], y: &mut [f32]) {
+        for (((y, &a), &b), &c) in y.iter_mut().zip(a).zip(b).zip(c) {
+            *y = f.call(a, b, c);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! AVX-512 micro-kernels: a tile of 12 by 32 sums in registers.
+//!
+//! The integer addition of two bit patterns carries the sign by itself, since the magnitudes leave
+//! the top bit alone.
+
+use crate::contract::{TILE_COLUMNS, TILE_ROWS};
+use crate::pa::Offset;
+use std::arch::x86_64::*;
+
+type Tile = [f32; TILE_ROWS * TILE_COLUMNS];
+
+const MAGNITUDE: i32 = 0x7FFF_FFFF;
+
+macro_rules! kernel {
+    ($(#[$doc:meta])* $name:ident($floors:ident, $offset:ident; $($arg:ident: $t:ty),*)
+     |$acc:ident, $sum:ident, $b:ident, $size:ident, $i:ident| $body:expr) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// The processor must have AVX-512F.
+        #[target_feature(enable = "avx512f")]
+        pub(crate) unsafe fn $name(sums: &[i32], $($arg: $t,)* right: &[f32], out: &mut Tile) {
+            let mut acc = [[_mm512_setzero_ps(); 2]; TILE_ROWS];
+            let depth = right.len() / TILE_COLUMNS;
+            debug_assert_eq!(sums.len(), depth * TILE_ROWS);
+            let mask = _mm512_set1_epi32(MAGNITUDE);
+            for k in 0..depth {
+                // SAFETY: both panels hold `depth` rows.
+                let (b, a) = unsafe {
+                    let at = right.as_ptr().add(k * TILE_COLUMNS).cast::<__m512i>();
+                    let b = [_mm512_loadu_si512(at), _mm512_loadu_si512(at.add(1))];
+                    (b, sums.as_ptr().add(k * TILE_ROWS))
+                };
+                let size = b.map(|b| _mm512_and_si512(b, mask));
+                for row in 0..TILE_ROWS {
+                    // SAFETY: as above.
+                    let $sum = _mm512_set1_epi32(unsafe { *a.add(row) });
+                    let $i = k * TILE_ROWS + row;
+                    for half in 0..2 {
+                        let ($acc, $b, $size) = (acc[row][half], b[half], size[half]);
+                        acc[row][half] = $body;
+                    }
+                }
+            }
+            for row in 0..TILE_ROWS {
+                // SAFETY: the tile has 12 rows of 32.
+                unsafe {
+                    let at = out.as_mut_ptr().add(row * TILE_COLUMNS);
+                    _mm512_storeu_ps(at, acc[row][0]);
+                    _mm512_storeu_ps(at.add(16), acc[row][1]);
+                }
+            }
+        }
+    };
+}
+
+kernel! {
+    /// Sums of products that are neither zero nor out of range.
+    raw(_f, _o;) |acc, sum, b, _size, _i| {
+        _mm512_add_ps(acc, _mm512_castsi512_ps(_mm512_add_epi32(sum, b)))
+    }
+}
+
+kernel! {
+    /// Sums of products that may be zero or underflow.
+    compare(floors, _o; floors: &[i32]) |acc, sum, b, size, i| {
+        // SAFETY: `floors` is as long as `sums`.
+        let floor = _mm512_set1_epi32(unsafe { *floors.get_unchecked(i) });
+        let lives = _mm512_cmpge_epi32_mask(size, floor);
+        let product = _mm512_castsi512_ps(_mm512_add_epi32(sum, b));
+        _mm512_mask_add_ps(acc, lives, acc, product)
+    }
+}
+
+kernel! {
+    /// Sums of products of any finite numbers.
+    full(floors, offset; floors: &[i32], offset: Offset) |acc, sum, b, size, i| {
+        // SAFETY: `floors` is as long as `sums`.
+        let floor = _mm512_set1_epi32(unsafe { *floors.get_unchecked(i) });
+        let lives = _mm512_cmpge_epi32_mask(size, floor);
+        let product = _mm512_add_epi32(sum, b);
+        // The magnitude of the left operand, with the bias that was taken off put back.
+        let bias = _mm512_set1_epi32(0x3F80_0000 - offset);
+        let own = _mm512_and_si512(_mm512_add_epi32(sum, bias), _mm512_set1_epi32(MAGNITUDE));
+        let total = _mm512_add_epi32(own, size);
+        let limit = _mm512_add_epi32(bias, _mm512_set1_epi32(0x7F80_0000));
+        let over = _mm512_cmpge_epu32_mask(total, limit);
+        let sign = _mm512_xor_si512(_mm512_add_epi32(sum, bias), b);
+        let sign = _mm512_and_si512(sign, _mm512_set1_epi32(i32::MIN));
+        let infinite = _mm512_or_si512(sign, _mm512_set1_epi32(0x7F80_0000));
+        let product = _mm512_castsi512_ps(_mm512_mask_mov_epi32(product, over, infinite));
+        _mm512_mask_add_ps(acc, lives, acc, product)
+    }
+}

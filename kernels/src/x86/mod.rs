@@ -1,0 +1,44 @@
+//! Micro-kernels for x86-64.
+
+mod avx512;
+
+use crate::contract::{Form, LeftPanel, RightPanel, TILE_COLUMNS, TILE_ROWS};
+use crate::pa::{self, Offset};
+
+/// Whether the AVX-512 micro-kernels can run here.
+pub(crate) fn avx512_available() -> bool {
+    is_x86_feature_detected!("avx512f")
+}
+
+/// One register tile: panel `q` of the left operand times panel `p` of the right one.
+pub(crate) fn tile(
+    left: &LeftPanel,
+    q: usize,
+    right: &RightPanel,
+    p: usize,
+    offset: Offset,
+    out: &mut [f32; TILE_ROWS * TILE_COLUMNS],
+) {
+    let depth = left.depth;
+    let b = &right.data[p * depth * TILE_COLUMNS..][..depth * TILE_COLUMNS];
+    let panel = q * depth * TILE_ROWS..(q + 1) * depth * TILE_ROWS;
+    let sums = &left.sums[panel.clone()];
+    let floors = &left.floors[panel.clone()];
+    // SAFETY: the callers have asked `avx512_available`.
+    match Form::of(left.facts[q], right.facts[p], offset) {
+        Form::Raw => unsafe { avx512::raw(sums, b, out) },
+        Form::Compare => unsafe { avx512::compare(sums, floors, b, out) },
+        Form::Full => unsafe { avx512::full(sums, floors, offset, b, out) },
+        Form::Special => special(&left.data[panel], b, offset, out),
+    }
+}
+
+/// The specification itself, for panels with infinities and NaNs.
+fn special(a: &[f32], b: &[f32], offset: Offset, out: &mut [f32; TILE_ROWS * TILE_COLUMNS]) {
+    out.fill(0.0);
+    for (a, b) in a.chunks_exact(TILE_ROWS).zip(b.chunks_exact(TILE_COLUMNS)) {
+        for (&a, out) in a.iter().zip(out.chunks_exact_mut(TILE_COLUMNS)) {
+            out.iter_mut().zip(b).for_each(|(o, &b)| *o += pa::mul(a, b, offset));
+        }
+    }
+}

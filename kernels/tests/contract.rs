@@ -1,0 +1,171 @@
+//! Contractions against the sum of scalar products in the documented order.
+
+use pam_kernels::contract::{
+    Arithmetic, ConvShape, K_CHUNK, Matrices, Spatial, conv, matmul, matmul_grad_a, matmul_grad_b,
+};
+use pam_kernels::{Pool, pa};
+use proptest::prelude::*;
+
+/// Numbers of one class.
+fn number(class: usize, seed: u64) -> f32 {
+    let bits = (seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32;
+    let plain = f32::from_bits(bits & 0x807F_FFFF | (120 + bits % 14) << 23);
+    match class {
+        0 => plain,
+        1 if bits % 3 == 0 => f32::from_bits(bits & 0x8000_0000),
+        2 => f32::from_bits(bits & 0x807F_FFFF | (bits >> 8) % 120 << 23),
+        3 => f32::from_bits(bits & 0x807F_FFFF | (bits >> 8) % 255 << 23),
+        4 if bits % 7 == 0 => [f32::INFINITY, f32::NAN, f32::NEG_INFINITY][bits as usize / 7 % 3],
+        _ => plain,
+    }
+}
+
+fn numbers(class: usize, n: usize, seed: u64) -> Vec<f32> {
+    (0..n as u64).map(|i| number(class, i + seed * 1_000_003)).collect()
+}
+
+fn chunked(k: usize, term: impl Fn(usize) -> f32) -> f32 {
+    let chunk = |s: usize| (s..(s + K_CHUNK).min(k)).fold(0f32, |sum, i| sum + term(i));
+    (K_CHUNK..k).step_by(K_CHUNK).fold(chunk(0), |sum, s| sum + chunk(s))
+}
+
+fn same(a: f32, b: f32) -> bool {
+    a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
+}
+
+fn check([m, n, k]: [usize; 3], classes: [usize; 2], offset: i32, mantissa: u32, transposed: bool) {
+    let (a, b) = (numbers(classes[0], 2 * m * k, 1), numbers(classes[1], 2 * k * n, 2));
+    let (row, col) = if transposed { (1, k) } else { (n, 1) };
+    let mut out = vec![f32::NAN; 2 * m * n];
+    let mut results = Vec::new();
+    for threads in [1, 3] {
+        let pool = Pool::new(threads).unwrap();
+        let left = Matrices { data: &a, offsets: &[0, m * k], row: k, col: 1 };
+        let right = Matrices { data: &b, offsets: &[0, k * n], row, col };
+        matmul(&pool, Arithmetic::Pa { offset, mantissa }, [m, n, k], left, right, &mut out);
+        results.push(out.clone());
+    }
+    let round = |x| pa::round_mantissa(x, mantissa);
+    for (i, (&x, &y)) in results[0].iter().zip(&results[1]).enumerate() {
+        let (batch, r, c) = (i / (m * n), i / n % m, i % n);
+        let expected = chunked(k, |p| {
+            let b = b[batch * k * n + p * row + c * col];
+            pa::mul(round(a[batch * m * k + r * k + p]), round(b), offset)
+        });
+        assert!(same(x, expected), "[{r},{c}] of {m}x{n}x{k} {classes:?}: {x:e} {expected:e}");
+        assert!(same(y, expected), "with threads");
+    }
+}
+
+#[test]
+fn every_form_gives_the_specified_bits() {
+    for a in 0..5 {
+        for b in 0..5 {
+            check([13, 40, 300], [a, b], 0, 23, false);
+        }
+    }
+    check([24, 64, 513], [0, 0], 0, 23, true);
+    check([24, 64, 70], [3, 3], 0x0008_0000, 23, false);
+    check([24, 64, 70], [2, 2], -0x0010_0000, 23, false);
+    check([24, 64, 70], [3, 1], 0, 5, true);
+    check([3, 70, 257], [3, 3], 0, 23, false);
+    check([5, 1, 1], [1, 1], 0, 23, false);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn random_shapes(m in 1usize..40, n in 1usize..90, k in 1usize..530,
+                     a in 0usize..5, b in 0usize..5, t: bool) {
+        check([m, n, k], [a, b], 0, 23, t);
+    }
+}
+
+fn conv_reference(s: &ConvShape, x: &[f32], w: &[f32]) -> Vec<f32> {
+    let [h, v] = [s.spatial[0], s.spatial[1]];
+    let mut out = Vec::new();
+    for n in 0..s.batch {
+        for o in 0..s.groups * s.outputs {
+            for y in 0..h.output {
+                for z in 0..v.output {
+                    let read = |a: Spatial, out: usize, tap: usize| {
+                        let at = (out * a.stride + tap * a.dilation) as i64 - a.before;
+                        let d = a.input_dilation as i64;
+                        (at >= 0 && at % d == 0 && at / d < a.input as i64)
+                            .then(|| (at / d) as usize)
+                    };
+                    let taps = h.kernel * v.kernel;
+                    out.push(chunked(s.channels * taps, |k| {
+                        let (c, ky, kx) = (k / taps, k % taps / v.kernel, k % v.kernel);
+                        let channel = o / s.outputs * s.channels + c;
+                        let pixel = match (read(h, y, ky), read(v, z, kx)) {
+                            (Some(i), Some(j)) => {
+                                let image = (n * s.groups * s.channels + channel) * h.input;
+                                x[(image + i) * v.input + j]
+                            }
+                            _ => 0.0,
+                        };
+                        pa::mul(w[o * s.channels * taps + k], pixel, 0)
+                    }));
+                }
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn convolutions_sum_their_windows() {
+    let axis = |input, kernel, stride, dilation, input_dilation, before: i64, after: i64| {
+        let extent = (input as i64 - 1) * input_dilation as i64 + 1;
+        let room = extent + before + after - ((kernel as i64 - 1) * dilation as i64 + 1);
+        let output = (room / stride as i64 + 1) as usize;
+        Spatial { input, kernel, output, stride, dilation, input_dilation, before }
+    };
+    let cases = [
+        (2, 1, 3, 5, axis(9, 3, 1, 1, 1, 1, 1), axis(8, 3, 1, 1, 1, 1, 1)),
+        (2, 2, 3, 4, axis(9, 3, 2, 1, 1, 1, 1), axis(8, 2, 3, 2, 1, 0, 2)),
+        (1, 6, 1, 1, axis(9, 5, 1, 1, 1, 2, 2), axis(40, 5, 1, 1, 1, 2, 2)),
+        (3, 1, 20, 14, axis(5, 3, 1, 1, 2, 2, 2), axis(5, 3, 1, 1, 3, -1, 2)),
+        (4, 1, 4, 14, axis(16, 14, 1, 1, 1, 1, 1), axis(16, 14, 1, 1, 1, 1, 1)),
+    ];
+    for (batch, groups, channels, outputs, y, z) in cases {
+        let s = ConvShape { batch, groups, channels, outputs, spatial: vec![y, z] };
+        let x = numbers(1, batch * groups * channels * y.input * z.input, 5);
+        let w = numbers(0, groups * outputs * channels * y.kernel * z.kernel, 6);
+        let expected = conv_reference(&s, &x, &w);
+        let mut out = vec![f32::NAN; expected.len()];
+        for threads in [1, 2] {
+            let pool = Pool::new(threads).unwrap();
+            conv(&pool, Arithmetic::Pa { offset: 0, mantissa: 23 }, &s, &x, &w, &mut out);
+            assert!(out.iter().zip(&expected).all(|(a, b)| same(*a, *b)), "{s:?}");
+        }
+        conv(&Pool::new(2).unwrap(), Arithmetic::Native, &s, &x, &w, &mut out);
+        let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
+        // A PA product is at most a ninth too small.
+        assert!(out.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 0.4 * largest), "{s:?}");
+    }
+}
+
+#[test]
+fn exact_derivatives_sum_over_the_other_index() {
+    let (m, n, k) = (5, 300, 7);
+    let (a, b, d) = (numbers(1, m * k, 1), numbers(3, k * n, 2), numbers(0, m * n, 3));
+    let offsets = [0];
+    let mat = |data, row| Matrices { data, offsets: &offsets, row, col: 1 };
+    let pool = Pool::new(2).unwrap();
+    let mut ga = vec![0.0; m * k];
+    matmul_grad_a(&pool, (0, 23), [m, n, k], mat(&a, k), mat(&b, n), mat(&d, n), &mut ga);
+    for (i, &g) in ga.iter().enumerate() {
+        let (r, c) = (i / k, i % k);
+        let e = chunked(n, |j| pa::mul_grad(a[r * k + c], b[c * n + j], d[r * n + j], 0));
+        assert!(same(g, e), "{g} {e}");
+    }
+    let mut gb = vec![0.0; k * n];
+    matmul_grad_b(&pool, (0, 23), [m, n, k], mat(&a, k), mat(&b, n), mat(&d, n), &mut gb);
+    for (i, &g) in gb.iter().enumerate() {
+        let (r, c) = (i / n, i % n);
+        let e = chunked(m, |j| pa::mul_grad(b[r * n + c], a[j * k + r], d[j * n + c], 0));
+        assert!(same(g, e), "{g} {e}");
+    }
+}
