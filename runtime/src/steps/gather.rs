@@ -1,0 +1,262 @@
+//! Reading by index: Gather, GatherElements, GatherND, OneHot. Negative indices count from the end.
+
+use super::pool::rows;
+use super::{Io, Site, Step};
+use crate::host::number::{Number, of, with_size, with_type};
+use pam_ir::tensor::strides;
+use pam_ir::types::DType;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// Element `i` of a tensor of indices.
+pub(super) fn index(dtype: DType, bytes: &[u8], i: usize) -> i64 {
+    with_type!(dtype, T => of::<T>(bytes)[i].i128() as i64)
+}
+
+/// An index made non-negative; `None` where it is out of range.
+pub(super) fn resolve(i: i64, n: usize) -> Option<usize> {
+    let n = n as i64;
+    let i = if i < 0 { i + n } else { i };
+    (0..n).contains(&i).then_some(i as usize)
+}
+
+pub(super) fn out_of_range(i: i64, n: usize) -> String {
+    format!("index {i} is out of range for a dimension of {n}")
+}
+
+/// An index that several threads may find to be out of range; the least is reported, so that the
+/// message does not depend on the threads either.
+pub(super) struct Fault(AtomicI64);
+
+impl Fault {
+    pub(super) fn new() -> Fault {
+        Fault(AtomicI64::new(i64::MAX))
+    }
+
+    pub(super) fn note(&self, i: i64) {
+        self.0.fetch_min(i, Ordering::Relaxed);
+    }
+
+    pub(super) fn check(&self, n: usize) -> Result<(), String> {
+        match self.0.load(Ordering::Relaxed) {
+            i64::MAX => Ok(()),
+            i => Err(out_of_range(i, n)),
+        }
+    }
+}
+
+/// Gather: slices along an axis. Sizes in bytes.
+pub struct Gather {
+    n: usize,
+    inner: usize,
+    count: usize,
+    indices: DType,
+}
+
+impl Gather {
+    pub(super) fn lower(site: Site<'_>) -> Result<Gather, String> {
+        let (data, indices) = (site.input(0)?, site.input(1)?);
+        let axis = site.axis("axis", data.rank())?;
+        Ok(Gather {
+            n: data.shape[axis],
+            inner: data.shape[axis + 1..].iter().product::<usize>() * data.dtype.size(),
+            count: indices.elements(),
+            indices: indices.dtype,
+        })
+    }
+}
+
+impl Step for Gather {
+    fn run(&self, io: &mut Io<'_>) -> Result<(), String> {
+        let (data, indices) = (io.input::<u8>(0), io.ins[1]);
+        let fault = Fault::new();
+        rows(io.pool, io.output::<u8>(0), self.inner, 1, &|r, row| {
+            let i = index(self.indices, indices, r % self.count);
+            match resolve(i, self.n) {
+                Some(at) => {
+                    let slice = (r / self.count * self.n + at) * self.inner;
+                    row.copy_from_slice(&data[slice..][..self.inner]);
+                }
+                None => fault.note(i),
+            }
+        });
+        fault.check(self.n)
+    }
+}
+
+/// The geometry of GatherElements and ScatterElements: rows along the last axis of the indices.
+pub(super) struct Elements {
+    pub n: usize,
+    pub row: usize,
+    outer: Vec<(usize, usize)>,
+    /// Data stride of the axis and of the last axis (0 if that is the axis).
+    pub axis_stride: usize,
+    pub step: usize,
+    pub dtype: DType,
+}
+
+impl Elements {
+    pub(super) fn new(site: Site<'_>) -> Result<Elements, String> {
+        let (data, indices) = (site.input(0)?, site.input(1)?);
+        let axis = site.axis("axis", data.rank())?;
+        let own = strides(&data.shape);
+        let stride = |d: usize| if d == axis { 0 } else { own[d] };
+        let last = data.rank() - 1;
+        if indices.rank() != data.rank() {
+            return Err("indices and data must have the same rank".to_owned());
+        }
+        Ok(Elements {
+            n: data.shape[axis],
+            row: indices.shape[last],
+            outer: (0..last).map(|d| (indices.shape[d], stride(d))).collect(),
+            axis_stride: own[axis],
+            step: stride(last),
+            dtype: indices.dtype,
+        })
+    }
+
+    /// Where in the data row `r` begins, at index 0 of the axis.
+    pub(super) fn base(&self, r: usize) -> usize {
+        let (mut rest, mut base) = (r, 0);
+        for &(n, stride) in self.outer.iter().rev() {
+            base += rest % n * stride;
+            rest /= n;
+        }
+        base
+    }
+}
+
+/// GatherElements: elements along an axis.
+pub struct GatherElements {
+    at: Elements,
+    size: usize,
+}
+
+impl GatherElements {
+    pub(super) fn lower(site: Site<'_>) -> Result<GatherElements, String> {
+        Ok(GatherElements { at: Elements::new(site)?, size: site.input(0)?.dtype.size() })
+    }
+}
+
+impl Step for GatherElements {
+    fn run(&self, io: &mut Io<'_>) -> Result<(), String> {
+        let at = &self.at;
+        let fault = Fault::new();
+        with_size!(self.size, T => {
+            let (data, indices) = (io.input::<T>(0), io.ins[1]);
+            rows(io.pool, io.output::<T>(0), at.row, 1, &|r, row| {
+                let base = at.base(r);
+                for (j, o) in row.iter_mut().enumerate() {
+                    let i = index(at.dtype, indices, r * at.row + j);
+                    match resolve(i, at.n) {
+                        Some(i) => *o = data[base + j * at.step + i * at.axis_stride],
+                        None => fault.note(i),
+                    }
+                }
+            });
+        });
+        fault.check(at.n)
+    }
+}
+
+/// The geometry of GatherND and ScatterND: index tuples that name slices.
+pub(super) struct Tuples {
+    /// Dimension and stride, in elements, of each member of a tuple.
+    pub dims: Vec<(usize, usize)>,
+    /// Elements of a slice.
+    pub slice: usize,
+    /// Tuples in a batch, and elements of the data in a batch.
+    pub batch: (usize, usize),
+    pub dtype: DType,
+}
+
+impl Tuples {
+    pub(super) fn new(site: Site<'_>, batch_dims: usize) -> Result<Tuples, String> {
+        let (data, indices) = (site.input(0)?, site.input(1)?);
+        let k = *indices.shape.last().ok_or("indices need a dimension")?;
+        if batch_dims + k > data.rank() {
+            return Err(format!("tuples of {k} indices do not fit rank {}", data.rank()));
+        }
+        let own = strides(&data.shape);
+        let dims = (batch_dims..batch_dims + k).map(|d| (data.shape[d], own[d])).collect();
+        let tuples = indices.shape[batch_dims..indices.rank() - 1].iter().product();
+        Ok(Tuples {
+            dims,
+            slice: data.shape[batch_dims + k..].iter().product(),
+            batch: (tuples, data.shape[batch_dims..].iter().product()),
+            dtype: indices.dtype,
+        })
+    }
+
+    /// Where slice `t` begins, in elements.
+    pub(super) fn find(&self, indices: &[u8], t: usize) -> Result<usize, String> {
+        let mut at = t / self.batch.0 * self.batch.1;
+        for (j, &(n, stride)) in self.dims.iter().enumerate() {
+            let i = index(self.dtype, indices, t * self.dims.len() + j);
+            at += resolve(i, n).ok_or_else(|| out_of_range(i, n))? * stride;
+        }
+        Ok(at)
+    }
+}
+
+/// GatherND: slices by index tuples.
+pub struct GatherNd {
+    at: Tuples,
+    size: usize,
+}
+
+impl GatherNd {
+    pub(super) fn lower(site: Site<'_>) -> Result<GatherNd, String> {
+        let at = Tuples::new(site, site.int("batch_dims")?.max(0) as usize)?;
+        Ok(GatherNd { at, size: site.input(0)?.dtype.size() })
+    }
+}
+
+impl Step for GatherNd {
+    fn run(&self, io: &mut Io<'_>) -> Result<(), String> {
+        let (data, indices) = (io.input::<u8>(0), io.ins[1]);
+        let bytes = self.at.slice * self.size;
+        for (t, row) in io.output::<u8>(0).chunks_mut(bytes.max(1)).enumerate() {
+            let at = self.at.find(indices, t)? * self.size;
+            row.copy_from_slice(&data[at..][..bytes]);
+        }
+        Ok(())
+    }
+}
+
+/// OneHot: off and on values by index.
+pub struct OneHot {
+    depth: usize,
+    inner: usize,
+    indices: DType,
+    size: usize,
+}
+
+impl OneHot {
+    pub(super) fn lower(site: Site<'_>) -> Result<OneHot, String> {
+        let (indices, to) = (site.input(0)?, site.output(0)?);
+        let axis = site.axis("axis", to.rank())?;
+        Ok(OneHot {
+            depth: to.shape[axis],
+            inner: to.shape[axis + 1..].iter().product(),
+            indices: indices.dtype,
+            size: to.dtype.size(),
+        })
+    }
+}
+
+impl Step for OneHot {
+    fn run(&self, io: &mut Io<'_>) -> Result<(), String> {
+        let indices = io.ins[0];
+        with_size!(self.size, T => {
+            let values = io.input::<T>(1);
+            rows(io.pool, io.output::<T>(0), self.inner, 1, &|r, row| {
+                let (block, class) = (r / self.depth, r % self.depth);
+                for (j, o) in row.iter_mut().enumerate() {
+                    let i = index(self.indices, indices, block * self.inner + j);
+                    *o = values[usize::from(resolve(i, self.depth) == Some(class))];
+                }
+            });
+        });
+        Ok(())
+    }
+}

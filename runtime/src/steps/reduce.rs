@@ -1,0 +1,161 @@
+//! Reductions by addition and comparison over any axes.
+//!
+//! Reduced axes that are neighbours are reduced as one. Where kept axes lie between reduced ones,
+//! the innermost reduced axes come first, then the next, each a pass over what the last one left.
+
+use super::pool::rows;
+use super::{Io, Site, Step};
+use crate::host::number::{Number, of, of_mut, with_type};
+use bytemuck::Pod;
+use pam_ir::geometry::reduced_axes;
+use pam_ir::op::Op;
+use pam_ir::types::DType;
+use pam_kernels::reduce::{Reduction, reduce};
+
+/// A reduction.
+pub struct Reduce {
+    reduction: Reduction,
+    dtype: DType,
+    /// Outer, reduced and inner size of each pass, the first pass first.
+    passes: Vec<[usize; 3]>,
+}
+
+impl Reduce {
+    pub(super) fn lower(site: Site<'_>) -> Result<Reduce, String> {
+        let from = site.input(0)?;
+        let rank = from.rank();
+        let axes: Vec<usize> = match site.node.op {
+            Op::GlobalMaxPool => (2..rank).collect(),
+            _ => site.graph.with_call(site.node, |call| reduced_axes(call, rank))?,
+        };
+        let reduction = match site.node.op {
+            Op::ReduceSum => Reduction::Sum,
+            Op::ReduceL1 => Reduction::SumAbs,
+            Op::ReduceMin => Reduction::Min,
+            _ => Reduction::Max,
+        };
+        Ok(Reduce { reduction, dtype: from.dtype, passes: passes(&from.shape, &axes) })
+    }
+
+    /// Elements that pass `i` leaves.
+    fn left(&self, i: usize) -> usize {
+        self.passes[i][0] * self.passes[i][2]
+    }
+
+    fn passes<T: Pod>(
+        &self,
+        io: &mut Io<'_>,
+        pass: impl Fn(Reduction, [usize; 3], &[T], &mut [T]),
+    ) {
+        let out = io.output::<T>(0);
+        let scratch = std::mem::take(&mut io.scratch);
+        let (even, odd) = scratch.split_at_mut(self.half());
+        let (mut from, mut to) = (even, odd);
+        for (i, &sizes) in self.passes.iter().enumerate() {
+            let reduction = match self.reduction {
+                // What the first pass leaves is positive.
+                Reduction::SumAbs if i > 0 => Reduction::Sum,
+                reduction => reduction,
+            };
+            let bytes = |n: usize| n * size_of::<T>();
+            let data = match i {
+                0 => io.input::<T>(0),
+                _ => of(&from[..bytes(self.left(i - 1))]),
+            };
+            if i + 1 == self.passes.len() {
+                return pass(reduction, sizes, data, out);
+            }
+            pass(reduction, sizes, data, of_mut(&mut to[..bytes(self.left(i))]));
+            (from, to) = (to, from);
+        }
+    }
+
+    /// Bytes of the largest intermediate result.
+    fn half(&self) -> usize {
+        let between = (0..self.passes.len().saturating_sub(1)).map(|i| self.left(i));
+        (between.max().unwrap_or(0) * self.dtype.size()).next_multiple_of(64)
+    }
+}
+
+/// The passes that reduce some axes of a shape.
+fn passes(shape: &[usize], axes: &[usize]) -> Vec<[usize; 3]> {
+    // Runs of axes of one kind, outermost first; axes of one element belong to any.
+    let mut runs: Vec<(bool, usize)> = Vec::new();
+    for (d, &n) in shape.iter().enumerate().filter(|(_, n)| **n != 1) {
+        let reduced = axes.contains(&d);
+        match runs.last_mut() {
+            Some((kind, size)) if *kind == reduced => *size *= n,
+            _ => runs.push((reduced, n)),
+        }
+    }
+    let mut passes = Vec::new();
+    while let Some(i) = runs.iter().rposition(|r| r.0) {
+        let product = |runs: &[(bool, usize)]| runs.iter().map(|r| r.1).product::<usize>();
+        passes.push([product(&runs[..i]), runs[i].1, product(&runs[i + 1..])]);
+        runs.remove(i);
+    }
+    if passes.is_empty() {
+        passes.push([shape.iter().product(), 1, 1]);
+    }
+    passes
+}
+
+/// One pass over any element type, in order.
+fn fold<T: Number>(
+    pool: &pam_kernels::Pool,
+    reduction: Reduction,
+    [_, reduced, inner]: [usize; 3],
+    x: &[T],
+    out: &mut [T],
+) {
+    let zero = T::from_i128(0);
+    let start = match reduction {
+        Reduction::Sum | Reduction::SumAbs => zero,
+        Reduction::Max => T::lowest(),
+        Reduction::Min => T::highest(),
+    };
+    rows(pool, out, inner, reduced, &|o, row| {
+        row.fill(start);
+        for r in 0..reduced {
+            for (y, &x) in row.iter_mut().zip(&x[(o * reduced + r) * inner..]) {
+                *y = match reduction {
+                    Reduction::Sum => y.add(x),
+                    Reduction::SumAbs => y.add(if x < zero { zero.sub(x) } else { x }),
+                    Reduction::Max => Number::greater(*y, x),
+                    Reduction::Min => Number::lesser(*y, x),
+                };
+            }
+        }
+    });
+}
+
+impl Step for Reduce {
+    fn scratch(&self) -> usize {
+        2 * self.half()
+    }
+
+    fn run(&self, io: &mut Io<'_>) -> Result<(), String> {
+        let pool = io.pool;
+        if self.dtype == DType::F32 {
+            self.passes::<f32>(io, |r, sizes, x, y| reduce(pool, r, sizes, x, y));
+        } else {
+            with_type!(self.dtype, T => self.passes::<T>(io, |r, s, x, y| fold(pool, r, s, x, y)));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::passes;
+
+    #[test]
+    fn passes_join_neighbours_and_start_inside() {
+        assert_eq!(passes(&[2, 3, 4, 5], &[2, 3]), [[6, 20, 1]]);
+        assert_eq!(passes(&[2, 3, 4, 5], &[0, 2, 3]), [[6, 20, 1], [1, 2, 3]]);
+        assert_eq!(passes(&[2, 1, 4], &[0, 2]), [[1, 8, 1]]);
+        assert_eq!(passes(&[2, 3], &[]), [[6, 1, 1]]);
+        assert_eq!(passes(&[], &[]), [[1, 1, 1]]);
+        assert_eq!(passes(&[0, 3], &[0]), [[1, 0, 3]]);
+    }
+}
