@@ -1,1 +1,172 @@
-//! See ARCHITECTURE.md.
+//! The pipeline that rewrites a training step.
+//!
+//! [`compile`] runs these passes in order, each a rebuilding of the whole graph:
+//!
+//! 1. `fold`: what constants determine is computed now; what no output needs is dropped.
+//! 2. `roles`: each node is forward, loss, backward, optimizer or metric.
+//! 3. `components`: each node belongs to a unit that a policy addresses.
+//! 4. [`policy`]: each node gets the mode in which it is to multiply.
+//! 5. [`lower`]: nodes that are not native are rewritten in additions and PA primitives.
+//! 6. `simplify`: equal nodes are joined, identities dropped.
+//!
+//! The result carries no promise: whether it is legal for a target is decided by
+//! `pam_ir::certify`, which knows nothing of what stands here. [`expand`] is the lowering under
+//! native arithmetic, for executing what stays native.
+
+mod components;
+mod fold;
+pub mod lower;
+pub mod policy;
+mod roles;
+mod simplify;
+
+pub use fold::Folded;
+pub use policy::Policy;
+pub use roles::Evidence;
+
+use lower::{Arithmetic, Lowering, integer_rule, rule};
+use pam_ir::build::Scope;
+use pam_ir::graph::{Graph, Node};
+use pam_ir::op::Level;
+use pam_ir::role::{Component, Mode};
+use std::fmt;
+
+/// A graph that cannot be compiled under a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompileError {
+    /// Name of the node, where the reason lies in one.
+    pub node: Option<String>,
+    /// Its op.
+    pub op: String,
+    /// What is wrong.
+    pub reason: String,
+    /// What the user can do.
+    pub remedy: String,
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(node) = &self.node {
+            write!(f, "node `{node}` ({}): ", self.op)?;
+        }
+        write!(f, "{}", self.reason)?;
+        if self.remedy.is_empty() { Ok(()) } else { write!(f, "; {}", self.remedy) }
+    }
+}
+
+impl std::error::Error for CompileError {}
+
+impl CompileError {
+    fn at(node: &Node, reason: impl Into<String>, remedy: &str) -> CompileError {
+        CompileError {
+            node: Some(node.name.clone()),
+            op: node.op.onnx_name().to_owned(),
+            reason: reason.into(),
+            remedy: remedy.to_owned(),
+        }
+    }
+}
+
+/// One node that a rule has rewritten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Name of the node.
+    pub node: String,
+    /// Its op.
+    pub op: &'static str,
+    /// The rule.
+    pub rule: &'static str,
+    /// Its component.
+    pub component: Component,
+    /// The mode the policy gave it.
+    pub mode: Mode,
+}
+
+/// What compiling a graph gives.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The graph after the first four passes: folded and labelled, but not rewritten.
+    pub source: Graph,
+    /// The rewritten graph.
+    pub graph: Graph,
+    /// Every rewriting, in the order of the nodes.
+    pub rewrites: Vec<Rewrite>,
+    /// What was computed when compiling.
+    pub folded: Folded,
+    /// How the roles were found.
+    pub evidence: Evidence,
+    /// How many nodes each entry of the policy's overrides caught.
+    pub caught: Vec<usize>,
+}
+
+/// Rewrites a graph under a policy.
+///
+/// # Errors
+/// Names the node that cannot be rewritten.
+pub fn compile(graph: &Graph, policy: &Policy) -> Result<Compiled, CompileError> {
+    let (mut source, folded) = fold::fold(graph);
+    let evidence = roles::assign(&mut source);
+    components::assign(&mut source);
+    let caught = policy.assign(&mut source);
+    if let Some(node) = source.nodes.iter().find(|n| n.mode == Mode::Exact && multiplies(n)) {
+        let reason = "exact derivatives are not part of this version";
+        return Err(CompileError::at(node, reason, "use the mode approx or native"));
+    }
+    let (lowered, rewrites) = lower(&source, policy.arithmetic())?;
+    let graph = simplify::simplify(&lowered);
+    Ok(Compiled { source, graph, rewrites, folded, evidence, caught })
+}
+
+/// Decomposes the composite ops that are left into ops that the runtime executes, natively.
+///
+/// # Errors
+/// Names the node that cannot be decomposed.
+pub fn expand(graph: &Graph) -> Result<Graph, CompileError> {
+    let expanded = graph.rebuild(|r, _, node| {
+        // Native ops are executed as they stand, but some have operands only a rule resolves.
+        let composite = node.op.level() == Level::Composite;
+        let conv = node.op == pam_ir::op::Op::Conv;
+        let Some((name, rule)) = rule(node.op).filter(|_| composite || conv) else {
+            r.copy(node);
+            return Ok(());
+        };
+        r.to.scope = Scope::of(node, name);
+        rule(&mut Lowering::new(r, Arithmetic::Native), node)
+            .map_err(|e| CompileError::at(node, e.to_string(), ""))
+    })?;
+    Ok(simplify::simplify(&expanded))
+}
+
+fn multiplies(node: &Node) -> bool {
+    matches!(node.op.level(), Level::Native | Level::Composite)
+}
+
+/// Applies the rules to every node that is not native.
+fn lower(graph: &Graph, arithmetic: Arithmetic) -> Result<(Graph, Vec<Rewrite>), CompileError> {
+    let mut rewrites = Vec::new();
+    let lowered = graph.rebuild(|r, _, node| {
+        let float = node.inputs.iter().chain(&node.outputs).flatten();
+        let float = float.map(|&v| graph.ty(v).dtype).any(|d| d.is_float());
+        let found = if float || node.op.level() == Level::Composite {
+            rule(node.op)
+        } else {
+            integer_rule(node.op)
+        };
+        let Some((name, rule)) = found.filter(|_| node.mode != Mode::Native) else {
+            r.copy(node);
+            return Ok(());
+        };
+        r.to.scope = Scope::of(node, name);
+        rule(&mut Lowering::new(r, arithmetic), node)
+            .map_err(|e| CompileError::at(node, e.to_string(), "export it in other ops"))?;
+        rewrites.push(Rewrite {
+            node: node.name.clone(),
+            op: node.op.onnx_name(),
+            rule: name,
+            component: node.component,
+            mode: node.mode,
+        });
+        Ok(())
+    })?;
+    Ok((lowered, rewrites))
+}

@@ -205,7 +205,7 @@ ops! {
     RandomNormalLike "RandomNormalLike" 22 "input -> output" "dtype:type?, mean:float=0.0, scale:float=1.0, seed:float?" Composite random_like thrice_each_output "Normal random numbers in the shape of another tensor."
     RandomUniform "RandomUniform" 22 "-> output" "dtype:type?, high:float=1.0, low:float=0.0, seed:float?, shape:ints" Composite random each_output "Uniform random numbers."
     RandomUniformLike "RandomUniformLike" 22 "input -> output" "dtype:type?, high:float=1.0, low:float=0.0, seed:float?" Composite random_like each_output "Uniform random numbers in the shape of another tensor."
-    Bernoulli "Bernoulli" 22 "input -> output" "dtype:type?, seed:float?" Plain random_like zero "One with the probability given, else 0."
+    Bernoulli "Bernoulli" 22 "input -> output" "dtype:type?, seed:float?" Composite random_like zero "One with the probability given, else 0."
 
     Opaque "opaque::opaque" 1 "inputs* -> outputs*" "onnx:str" Opaque opaque zero "An op the table does not know; it stands in audited files only."
 }

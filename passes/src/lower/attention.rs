@@ -1,0 +1,98 @@
+//! Scaled dot-product attention.
+
+use super::{LowerError, Lowering, softmax, tanh};
+use pam_ir::graph::{Node, ValueId};
+use pam_ir::op::Op;
+use pam_ir::tensor::Tensor;
+use pam_ir::types::DType;
+
+type Result<T = ()> = std::result::Result<T, LowerError>;
+
+/// `softmax(mul(q, s) · mul(k, s)ᵀ + mask) · v` with s the root of the scale, per head; heads of keys
+/// and values are repeated where there are fewer of them.
+pub fn attention(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
+    let heads = |name: &str| node.int(name).and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
+    let q = lo.input(node, 0)?;
+    let flat = lo.shape(q).len() == 3;
+    let q = split(lo, q, heads("q_num_heads"))?;
+    let k = lo.input(node, 1)?;
+    let mut k = split(lo, k, heads("kv_num_heads"))?;
+    let v = lo.input(node, 2)?;
+    let mut v = split(lo, v, heads("kv_num_heads"))?;
+    if let Some(past) = lo.get(node, 4)? {
+        k = lo.op(Op::Concat, &[past, k], &[("axis", 2i64.into())])?;
+    }
+    if let Some(past) = lo.get(node, 5)? {
+        v = lo.op(Op::Concat, &[past, v], &[("axis", 2i64.into())])?;
+    }
+    lo.set(node, 1, k)?;
+    lo.set(node, 2, v)?;
+    let [batch, q_heads, rows, size] = dims(lo, q)?;
+    let [_, kv_heads, columns, _] = dims(lo, k)?;
+    let repeat = q_heads / kv_heads.max(1);
+    let (k, v) = (repeated(lo, k, repeat)?, repeated(lo, v, repeat)?);
+    let scale = node.float("scale").unwrap_or(1.0 / (size as f32).sqrt()).sqrt();
+    let q = lo.scale(q, scale)?;
+    let k = lo.scale(k, scale)?;
+    let kt = lo.transpose(k, &[0, 1, 3, 2])?;
+    let mut scores = lo.matmul(q, kt)?;
+    if node.output(3).is_some() {
+        if node.int("qk_matmul_output_mode").unwrap_or(0) != 0 {
+            let reason = "only the plain scores can be an output (qk_matmul_output_mode 0)";
+            return Err(LowerError(reason.to_owned()));
+        }
+        lo.set(node, 3, scores)?;
+    }
+    let minus_infinity = lo.scalar(f32::NEG_INFINITY);
+    if node.int("is_causal") == Some(1) {
+        let past = columns - rows.min(columns);
+        let past = if node.input(4).is_some() { past } else { 0 };
+        let allowed = (0..rows * columns).map(|i| i % columns <= i / columns + past).collect();
+        let allowed = lo.constant(Tensor::new([rows, columns], allowed));
+        scores = lo.select(allowed, scores, minus_infinity)?;
+    }
+    if let Some(mask) = lo.get(node, 3)? {
+        scores = if lo.ty(mask).dtype == DType::Bool {
+            lo.select(mask, scores, minus_infinity)?
+        } else {
+            lo.add(scores, mask)?
+        };
+    }
+    let cap = node.float("softcap").unwrap_or(0.0);
+    if cap != 0.0 {
+        let small = lo.div_scalar(scores, cap)?;
+        let bounded = tanh::of(lo, small)?;
+        scores = lo.scale(bounded, cap)?;
+    }
+    let weights = softmax::of(lo, scores, 3)?;
+    let mut y = lo.matmul(weights, v)?;
+    if flat {
+        let width = dims(lo, y)?[3];
+        y = lo.transpose(y, &[0, 2, 1, 3])?;
+        y = lo.reshape(y, &[batch, rows, q_heads * width])?;
+    }
+    lo.set(node, 0, y)
+}
+
+fn dims(lo: &Lowering<'_, '_>, x: ValueId) -> Result<[usize; 4]> {
+    lo.shape(x).try_into().map_err(|s| LowerError(format!("an operand has shape {s:?}")))
+}
+
+/// `[batch, sequence, heads · size]` as `[batch, heads, sequence, size]`.
+fn split(lo: &mut Lowering<'_, '_>, x: ValueId, heads: usize) -> Result<ValueId> {
+    let shape = lo.shape(x);
+    let [batch, sequence, width] = shape[..] else { return Ok(x) };
+    let x = lo.reshape(x, &[batch, sequence, heads, width / heads.max(1)])?;
+    lo.transpose(x, &[0, 2, 1, 3])
+}
+
+/// Each head as often as query heads share it.
+fn repeated(lo: &mut Lowering<'_, '_>, x: ValueId, times: usize) -> Result<ValueId> {
+    if times == 1 {
+        return Ok(x);
+    }
+    let [batch, heads, sequence, size] = dims(lo, x)?;
+    let x = lo.reshape(x, &[batch, heads, 1, sequence, size])?;
+    let x = lo.expand(x, &[batch, heads, times, sequence, size])?;
+    lo.reshape(x, &[batch, heads * times, sequence, size])
+}

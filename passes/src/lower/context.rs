@@ -1,0 +1,402 @@
+//! What the rules append through.
+
+use pam_ir::attr::Attr;
+use pam_ir::build::{BuildError, Rebuild};
+use pam_ir::graph::{Node, ValueId};
+use pam_ir::op::{Call, Op};
+use pam_ir::tensor::{Element, Tensor};
+use pam_ir::types::{DType, Type, broadcast};
+
+/// What multiplications become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// PA primitives.
+    Pam {
+        /// `bits(α) − bits(1)` of the error compensation.
+        offset: i32,
+        /// Mantissa bits kept in the operands of contractions; 23 keeps all.
+        mantissa: u32,
+    },
+    /// The ops of level `native`.
+    Native,
+}
+
+/// Why a rule cannot lower a node.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct LowerError(pub String);
+
+impl From<BuildError> for LowerError {
+    fn from(e: BuildError) -> LowerError {
+        LowerError(e.to_string())
+    }
+}
+
+impl From<String> for LowerError {
+    fn from(e: String) -> LowerError {
+        LowerError(e)
+    }
+}
+
+type Result<T> = std::result::Result<T, LowerError>;
+
+/// log2(e), rounded to float.
+pub const LOG2E: f32 = f32::from_bits(0x3FB8_AA3B);
+
+/// A node under lowering: its operands in the new graph, and the ops to make its replacement of.
+///
+/// All float operands are f32: those of other float types are cast, and results cast back.
+pub struct Lowering<'r, 'g> {
+    r: &'r mut Rebuild<'g>,
+    /// The arithmetic at hand.
+    pub arithmetic: Arithmetic,
+}
+
+impl<'r, 'g> Lowering<'r, 'g> {
+    /// A lowering that appends to a rebuilding; its scope must be that of the node.
+    pub fn new(r: &'r mut Rebuild<'g>, arithmetic: Arithmetic) -> Lowering<'r, 'g> {
+        Lowering { r, arithmetic }
+    }
+
+    /// Whether multiplications become PA primitives.
+    pub fn is_pam(&self) -> bool {
+        self.arithmetic != Arithmetic::Native
+    }
+
+    /// Input `i` of the node, floats as f32; `None` if it is omitted.
+    pub fn get(&mut self, node: &Node, i: usize) -> Result<Option<ValueId>> {
+        let Some(old) = node.input(i) else { return Ok(None) };
+        let v = self.r.get(old);
+        let dtype = self.ty(v).dtype;
+        if dtype.is_float() && dtype != DType::F32 {
+            return self.cast(v, DType::F32).map(Some);
+        }
+        Ok(Some(v))
+    }
+
+    /// A required input.
+    pub fn input(&mut self, node: &Node, i: usize) -> Result<ValueId> {
+        self.get(node, i)?.ok_or_else(|| LowerError(format!("input {i} is missing")))
+    }
+
+    /// Lets `v` be output `i` of the node, cast to the output's type; nothing if it is not asked for.
+    pub fn set(&mut self, node: &Node, i: usize, v: ValueId) -> Result<()> {
+        let Some(old) = node.output(i) else { return Ok(()) };
+        let ty = self.r.old.ty(old).clone();
+        if self.ty(v).shape != ty.shape {
+            let is = self.ty(v).clone();
+            return Err(LowerError(format!("the rule gives {is} for output {i} of type {ty}")));
+        }
+        let v = if self.ty(v).dtype == ty.dtype { v } else { self.cast(v, ty.dtype)? };
+        self.r.set(old, v);
+        Ok(())
+    }
+
+    /// The type of a value of the new graph.
+    pub fn ty(&self, v: ValueId) -> &Type {
+        self.r.to.ty(v)
+    }
+
+    /// The dimensions of a value of the new graph.
+    pub fn shape(&self, v: ValueId) -> Vec<usize> {
+        self.ty(v).shape.clone()
+    }
+
+    /// Calls `f` with the node of the old graph as a typed call.
+    pub fn with_call<R>(&self, node: &Node, f: impl FnOnce(&Call<'_>) -> R) -> R {
+        self.r.old.with_call(node, f)
+    }
+
+    /// The elements of a constant of the new graph.
+    pub fn constant_of(&self, v: ValueId) -> Option<&Tensor> {
+        self.r.to.graph().constant(v)
+    }
+
+    /// The one number that all elements of a constant are.
+    pub fn uniform(&self, v: ValueId) -> Option<f32> {
+        let (first, rest) = self.constant_of(v)?.slice::<f32>()?.split_first()?;
+        rest.iter().all(|x| x.to_bits() == first.to_bits()).then_some(*first)
+    }
+
+    /// Appends a node of one output.
+    pub fn op(&mut self, op: Op, inputs: &[ValueId], attrs: &[(&str, Attr)]) -> Result<ValueId> {
+        Ok(self.r.to.node(op, inputs, attrs)?)
+    }
+
+    /// A constant.
+    pub fn constant(&mut self, tensor: Tensor) -> ValueId {
+        self.r.to.constant("c", tensor)
+    }
+
+    /// A rank-0 constant.
+    pub fn scalar<T: Element>(&mut self, x: T) -> ValueId {
+        self.r.to.scalar(x)
+    }
+
+    /// The graph input that counts steps, made when first asked for.
+    pub fn step(&mut self) -> ValueId {
+        const NAME: &str = "pam.step";
+        let graph = self.r.to.graph();
+        let existing = graph.inputs.iter().copied().find(|&v| graph.value(v).name == NAME);
+        let ty = Type::new(DType::I64, []);
+        existing.unwrap_or_else(|| self.r.to.input(NAME, ty, Some(Tensor::scalar(0i64))))
+    }
+
+    /// Element type conversion.
+    pub fn cast(&mut self, v: ValueId, to: DType) -> Result<ValueId> {
+        self.op(Op::Cast, &[v], &[("to", to.into())])
+    }
+
+    // Additions, comparisons and movement are the same under every arithmetic.
+
+    /// a + b.
+    pub fn add(&mut self, a: ValueId, b: ValueId) -> Result<ValueId> {
+        self.op(Op::Add, &[a, b], &[])
+    }
+
+    /// a + b for a number b.
+    pub fn add_scalar(&mut self, a: ValueId, b: f32) -> Result<ValueId> {
+        let b = self.scalar(b);
+        self.add(a, b)
+    }
+
+    /// a − b.
+    pub fn sub(&mut self, a: ValueId, b: ValueId) -> Result<ValueId> {
+        self.op(Op::Sub, &[a, b], &[])
+    }
+
+    /// −x.
+    pub fn neg(&mut self, x: ValueId) -> Result<ValueId> {
+        self.op(Op::Neg, &[x], &[])
+    }
+
+    /// |x|.
+    pub fn abs(&mut self, x: ValueId) -> Result<ValueId> {
+        self.op(Op::Abs, &[x], &[])
+    }
+
+    /// `condition ? x : y`.
+    pub fn select(&mut self, condition: ValueId, x: ValueId, y: ValueId) -> Result<ValueId> {
+        self.op(Op::Where, &[condition, x, y], &[])
+    }
+
+    /// x < 0.
+    pub fn negative(&mut self, x: ValueId) -> Result<ValueId> {
+        let zero = self.scalar(0f32);
+        self.op(Op::Less, &[x, zero], &[])
+    }
+
+    /// x as another shape of as many elements.
+    pub fn reshape(&mut self, x: ValueId, shape: &[usize]) -> Result<ValueId> {
+        if self.ty(x).shape == shape {
+            return Ok(x);
+        }
+        self.op(Op::Reshape, &[x], &[("shape", shape.into()), ("allowzero", 1i64.into())])
+    }
+
+    /// x with its axes in another order.
+    pub fn transpose(&mut self, x: ValueId, perm: &[usize]) -> Result<ValueId> {
+        if perm.iter().enumerate().all(|(i, &p)| i == p) {
+            return Ok(x);
+        }
+        self.op(Op::Transpose, &[x], &[("perm", perm.into())])
+    }
+
+    /// x broadcast to a shape.
+    pub fn expand(&mut self, x: ValueId, shape: &[usize]) -> Result<ValueId> {
+        if self.ty(x).shape == shape {
+            return Ok(x);
+        }
+        self.op(Op::Expand, &[x], &[("shape", shape.into())])
+    }
+
+    /// A vector along `axis` of a tensor of the given rank.
+    pub fn along(&mut self, x: ValueId, axis: usize, rank: usize) -> Result<ValueId> {
+        let mut shape = vec![1; rank];
+        shape[axis] = self.ty(x).elements();
+        self.reshape(x, &shape)
+    }
+
+    /// A reduction over axes that keeps them.
+    pub fn reduce(&mut self, op: Op, x: ValueId, axes: &[usize]) -> Result<ValueId> {
+        // No axes would mean all of them.
+        if axes.is_empty() {
+            return if op == Op::ReduceL1 { self.abs(x) } else { Ok(x) };
+        }
+        self.op(op, &[x], &[("axes", axes.into()), ("keepdims", 1i64.into())])
+    }
+
+    /// The sum over axes, which are kept.
+    pub fn sum(&mut self, x: ValueId, axes: &[usize]) -> Result<ValueId> {
+        self.reduce(Op::ReduceSum, x, axes)
+    }
+
+    /// The sum over axes divided by the number of elements.
+    pub fn mean(&mut self, x: ValueId, axes: &[usize]) -> Result<ValueId> {
+        let n: usize = axes.iter().map(|&a| self.ty(x).shape[a]).product();
+        let sum = self.sum(x, axes)?;
+        self.div_scalar(sum, n as f32)
+    }
+
+    // What multiplies depends on the arithmetic.
+
+    fn offset(&self) -> Vec<(&'static str, Attr)> {
+        match self.arithmetic {
+            Arithmetic::Pam { offset, .. } if offset != 0 => {
+                vec![("offset", i64::from(offset).into())]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn contraction(&self) -> Vec<(&'static str, Attr)> {
+        let mut attrs = self.offset();
+        if let Arithmetic::Pam { mantissa, .. } = self.arithmetic
+            && mantissa < 23
+        {
+            attrs.push(("mantissa", i64::from(mantissa).into()));
+        }
+        attrs
+    }
+
+    /// a · b. A constant power of two becomes an exact addition to the exponent.
+    pub fn mul(&mut self, a: ValueId, b: ValueId) -> Result<ValueId> {
+        if !self.is_pam() {
+            return self.op(Op::Mul, &[a, b], &[]);
+        }
+        for (x, c) in [(a, b), (b, a)] {
+            if let Some(k) = self.uniform(c).and_then(power_of_two) {
+                let c_shape = self.shape(c);
+                return self.scaled(x, k, &c_shape);
+            }
+        }
+        let attrs = self.offset();
+        self.op(Op::PamMul, &[a, b], &attrs)
+    }
+
+    /// a / b. A constant power of two becomes an exact addition to the exponent.
+    pub fn div(&mut self, a: ValueId, b: ValueId) -> Result<ValueId> {
+        if !self.is_pam() {
+            return self.op(Op::Div, &[a, b], &[]);
+        }
+        if let Some((sign, k)) = self.uniform(b).and_then(power_of_two) {
+            let b_shape = self.shape(b);
+            return self.scaled(a, (sign, -k), &b_shape);
+        }
+        let attrs = self.offset();
+        self.op(Op::PamDiv, &[a, b], &attrs)
+    }
+
+    /// ±2^k · x, broadcast against a shape.
+    fn scaled(
+        &mut self,
+        x: ValueId,
+        (negative, k): (bool, i32),
+        shape: &[usize],
+    ) -> Result<ValueId> {
+        let wide = broadcast(&self.ty(x).shape, shape)
+            .ok_or_else(|| LowerError("the operands do not broadcast".to_owned()))?;
+        let mut v = x;
+        if k != 0 {
+            v = self.op(Op::PamScale, &[v], &[("exponent", i64::from(k).into())])?;
+        }
+        if negative {
+            v = self.neg(v)?;
+        }
+        self.expand(v, &wide)
+    }
+
+    /// x · c for a number c.
+    pub fn scale(&mut self, x: ValueId, c: f32) -> Result<ValueId> {
+        if c == 1.0 {
+            return Ok(x);
+        }
+        let c = self.scalar(c);
+        self.mul(x, c)
+    }
+
+    /// x / c for a number c.
+    pub fn div_scalar(&mut self, x: ValueId, c: f32) -> Result<ValueId> {
+        if c == 1.0 {
+            return Ok(x);
+        }
+        let c = self.scalar(c);
+        self.div(x, c)
+    }
+
+    /// x · x.
+    pub fn square(&mut self, x: ValueId) -> Result<ValueId> {
+        self.mul(x, x)
+    }
+
+    /// 1 / x.
+    pub fn reciprocal(&mut self, x: ValueId) -> Result<ValueId> {
+        let one = self.scalar(1f32);
+        self.div(one, x)
+    }
+
+    /// 2^x; only under PA.
+    pub fn exp2(&mut self, x: ValueId) -> Result<ValueId> {
+        self.op(Op::PamExp2, &[x], &[])
+    }
+
+    /// log2(x); only under PA.
+    pub fn log2(&mut self, x: ValueId) -> Result<ValueId> {
+        self.op(Op::PamLog2, &[x], &[])
+    }
+
+    /// e^x: `exp2(mul(x, log2e))`.
+    pub fn exp(&mut self, x: ValueId) -> Result<ValueId> {
+        if !self.is_pam() {
+            return self.op(Op::Exp, &[x], &[]);
+        }
+        let z = self.scale(x, LOG2E)?;
+        self.exp2(z)
+    }
+
+    /// ln(x): `div(log2(x), log2e)`.
+    pub fn log(&mut self, x: ValueId) -> Result<ValueId> {
+        if !self.is_pam() {
+            return self.op(Op::Log, &[x], &[]);
+        }
+        let z = self.log2(x)?;
+        self.div_scalar(z, LOG2E)
+    }
+
+    /// √x: `exp2(div(log2(x), 2))`.
+    pub fn sqrt(&mut self, x: ValueId) -> Result<ValueId> {
+        if !self.is_pam() {
+            return self.op(Op::Sqrt, &[x], &[]);
+        }
+        let z = self.log2(x)?;
+        let half = self.div_scalar(z, 2.0)?;
+        self.exp2(half)
+    }
+
+    /// The matrix product, batches broadcast.
+    pub fn matmul(&mut self, a: ValueId, b: ValueId) -> Result<ValueId> {
+        if !self.is_pam() {
+            return self.op(Op::MatMul, &[a, b], &[]);
+        }
+        let attrs = self.contraction();
+        self.op(Op::PamMatMul, &[a, b], &attrs)
+    }
+
+    /// The convolution with explicit geometry.
+    pub fn conv(&mut self, x: ValueId, w: ValueId, attrs: &[(&str, Attr)]) -> Result<ValueId> {
+        if !self.is_pam() {
+            return self.op(Op::Conv, &[x, w], attrs);
+        }
+        let mut all: Vec<(&str, Attr)> = attrs.to_vec();
+        all.extend(self.contraction());
+        self.op(Op::PamConv, &[x, w], &all)
+    }
+}
+
+/// Sign and exponent of a power of two whose reciprocal is one too.
+pub(crate) fn power_of_two(c: f32) -> Option<(bool, i32)> {
+    let bits = c.to_bits();
+    let exponent = (bits >> 23 & 0xFF) as i32;
+    let normal = exponent > 0 && exponent < 254;
+    (normal && bits & 0x007F_FFFF == 0).then_some((c < 0.0, exponent - 127))
+}

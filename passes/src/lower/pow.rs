@@ -1,0 +1,91 @@
+//! Powers.
+
+use super::{LowerError, Lowering};
+use pam_ir::graph::{Node, ValueId};
+use pam_ir::op::Op;
+use pam_ir::types::DType;
+
+/// `pow(x, y)`.
+///
+/// For a constant y: 0, 1, 2, 3 give 1, x, mul(x, x), mul(mul(x, x), x); ½ gives sqrt(x); −1 gives
+/// div(1, x); −½ gives div(1, sqrt(x)); −2 gives div(1, mul(x, x)). Otherwise
+/// `exp2(mul(log2(|x|), y))` with sign and NaN as ONNX has them, and 1 where y is 0.
+pub fn pow(lo: &mut Lowering<'_, '_>, node: &Node) -> Result<(), LowerError> {
+    let x = lo.input(node, 0)?;
+    let mut y = lo.input(node, 1)?;
+    if lo.ty(y).dtype != DType::F32 {
+        y = match lo.constant_of(y).and_then(|t| pam_ir::eval::cast(t, DType::F32)) {
+            Some(t) => lo.constant(t),
+            None => lo.cast(y, DType::F32)?,
+        };
+    }
+    let result = match lo.uniform(y) {
+        Some(c) => power(lo, x, c)?,
+        None if !lo.is_pam() => lo.op(Op::Pow, &[x, y], &[])?,
+        None => general(lo, x, y)?,
+    };
+    // A constant exponent of more elements than x broadcasts x.
+    let wide = pam_ir::types::broadcast(&lo.shape(x), &lo.shape(y))
+        .ok_or_else(|| LowerError("the operands do not broadcast".to_owned()))?;
+    let result = lo.expand(result, &wide)?;
+    lo.set(node, 0, result)
+}
+
+/// x to a constant power.
+pub(super) fn power(lo: &mut Lowering<'_, '_>, x: ValueId, c: f32) -> Result<ValueId, LowerError> {
+    Ok(match c {
+        0.0 => {
+            let one = lo.scalar(1f32);
+            let shape = lo.shape(x);
+            lo.expand(one, &shape)?
+        }
+        1.0 => x,
+        2.0 => lo.square(x)?,
+        3.0 => {
+            let square = lo.square(x)?;
+            lo.mul(square, x)?
+        }
+        0.5 => lo.sqrt(x)?,
+        -1.0 => lo.reciprocal(x)?,
+        -0.5 => {
+            let root = lo.sqrt(x)?;
+            lo.reciprocal(root)?
+        }
+        -2.0 => {
+            let square = lo.square(x)?;
+            lo.reciprocal(square)?
+        }
+        _ => {
+            let y = lo.scalar(c);
+            if lo.is_pam() { general(lo, x, y)? } else { lo.op(Op::Pow, &[x, y], &[])? }
+        }
+    })
+}
+
+fn general(lo: &mut Lowering<'_, '_>, x: ValueId, y: ValueId) -> Result<ValueId, LowerError> {
+    // A positive constant base, as in beta^step, needs neither sign nor the corner y = 0, since
+    // 0 · log2(x) is 0 for it.
+    let positive_base = lo.uniform(x).is_some_and(|b| b > 0.0 && b.is_finite());
+    let size = if positive_base { x } else { lo.abs(x)? };
+    let log = lo.log2(size)?;
+    let z = lo.mul(log, y)?;
+    let power = lo.exp2(z)?;
+    if positive_base {
+        return Ok(power);
+    }
+    let floor = lo.op(Op::Floor, &[y], &[])?;
+    let whole = lo.op(Op::Equal, &[floor, y], &[])?;
+    let half = lo.div_scalar(y, 2.0)?;
+    let half_floor = lo.op(Op::Floor, &[half], &[])?;
+    let even = lo.op(Op::Equal, &[half_floor, half], &[])?;
+    let mirrored = lo.neg(power)?;
+    let signed = lo.select(even, power, mirrored)?;
+    let nan = lo.scalar(f32::NAN);
+    let below = lo.select(whole, signed, nan)?;
+    let negative = lo.negative(x)?;
+    let result = lo.select(negative, below, power)?;
+    let zero = lo.scalar(0f32);
+    let one = lo.scalar(1f32);
+    let flat = lo.op(Op::Equal, &[y, zero], &[])?;
+    lo.select(flat, one, result)
+}

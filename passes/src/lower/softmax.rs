@@ -1,0 +1,73 @@
+//! Softmax and its logarithm.
+
+use super::context::LOG2E;
+use super::{LowerError, Lowering};
+use pam_ir::graph::{Node, ValueId};
+use pam_ir::op::Op;
+
+type Result<T = ()> = std::result::Result<T, LowerError>;
+
+/// `z = mul(x, log2e); s = floor(max z); e = exp2(z − s); div(e, Σ e)` along an axis; natively
+/// `e = exp(x − max x)`. A row of nothing but −inf gives NaN, as it does natively.
+pub fn softmax(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
+    let x = lo.input(node, 0)?;
+    let axis = lo.with_call(node, |c| c.axis("axis", c.input(0)?.rank()))?;
+    let y = of(lo, x, axis)?;
+    lo.set(node, 0, y)
+}
+
+/// The softmax of a value along an axis.
+pub(super) fn of(lo: &mut Lowering<'_, '_>, x: ValueId, axis: usize) -> Result<ValueId> {
+    let (e, _) = shifted(lo, x, &[axis])?;
+    let sum = lo.sum(e, &[axis])?;
+    lo.div(e, sum)
+}
+
+/// `x − logsumexp(x)` along an axis.
+pub fn log_softmax(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
+    let x = lo.input(node, 0)?;
+    let axis = lo.with_call(node, |c| c.axis("axis", c.input(0)?.rank()))?;
+    let y = log_of(lo, x, axis)?;
+    lo.set(node, 0, y)
+}
+
+/// The logarithm of the softmax of a value along an axis.
+pub(super) fn log_of(lo: &mut Lowering<'_, '_>, x: ValueId, axis: usize) -> Result<ValueId> {
+    let norm = log_sum_exp(lo, x, &[axis])?;
+    lo.sub(x, norm)
+}
+
+/// `logsumexp(x) = div(s + log2(Σ exp2(z − s)), log2e)` over axes, which are kept; natively
+/// `max x + log(Σ exp(x − max x))`.
+pub(super) fn log_sum_exp(
+    lo: &mut Lowering<'_, '_>,
+    x: ValueId,
+    axes: &[usize],
+) -> Result<ValueId> {
+    let (e, shift) = shifted(lo, x, axes)?;
+    let sum = lo.sum(e, axes)?;
+    if lo.is_pam() {
+        let log = lo.log2(sum)?;
+        let total = lo.add(shift, log)?;
+        lo.div_scalar(total, LOG2E)
+    } else {
+        let log = lo.log(sum)?;
+        lo.add(shift, log)
+    }
+}
+
+/// Exponentials that cannot overflow, and what was subtracted from the exponents: in base 2 under
+/// PA, where the shift is a whole number so that it only moves exponents.
+fn shifted(lo: &mut Lowering<'_, '_>, x: ValueId, axes: &[usize]) -> Result<(ValueId, ValueId)> {
+    if lo.is_pam() {
+        let z = lo.scale(x, LOG2E)?;
+        let max = lo.reduce(Op::ReduceMax, z, axes)?;
+        let shift = lo.op(Op::Floor, &[max], &[])?;
+        let small = lo.sub(z, shift)?;
+        Ok((lo.exp2(small)?, shift))
+    } else {
+        let max = lo.reduce(Op::ReduceMax, x, axes)?;
+        let small = lo.sub(x, max)?;
+        Ok((lo.exp(small)?, max))
+    }
+}

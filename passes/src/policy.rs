@@ -1,0 +1,238 @@
+//! Policies: in which mode each node multiplies.
+
+use crate::lower::Arithmetic;
+use pam_ir::graph::{Graph, Node};
+use pam_ir::role::{Component, Mode};
+use regex::Regex;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// Which nodes an override addresses.
+#[derive(Clone, Debug)]
+pub enum Selector {
+    /// All nodes of a component.
+    Component(Component),
+    /// All nodes whose name matches.
+    Name(Regex),
+}
+
+impl Selector {
+    /// Reads a component's name or a regular expression between slashes.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Selector, String> {
+        if let Some(pattern) = text.strip_prefix('/').and_then(|t| t.strip_suffix('/')) {
+            let regex = Regex::new(pattern);
+            return regex.map(Selector::Name).map_err(|e| {
+                let reason = e.to_string().lines().last().unwrap_or_default().to_owned();
+                format!("`{text}` is not a regular expression: {reason}")
+            });
+        }
+        Component::from_name(text).map(Selector::Component).ok_or_else(|| {
+            let names: Vec<&str> = Component::ALL.iter().map(|c| c.name()).collect();
+            format!("no component `{text}`; there are {} and /regex/", names.join(", "))
+        })
+    }
+
+    fn matches(&self, node: &Node) -> bool {
+        match self {
+            Selector::Component(c) => node.component == *c,
+            Selector::Name(regex) => regex.is_match(&node.name),
+        }
+    }
+}
+
+/// A mode for some nodes.
+#[derive(Clone, Debug)]
+pub struct Override {
+    /// Which nodes.
+    pub selector: Selector,
+    /// Their mode.
+    pub mode: Mode,
+    /// As it was written, for messages.
+    pub text: String,
+}
+
+/// How a graph is to multiply.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// What it is called in reports.
+    pub name: String,
+    /// The mode of nodes that no override addresses.
+    pub default: Mode,
+    /// Exceptions; the last that matches a node wins.
+    pub overrides: Vec<Override>,
+    /// Mantissa bits kept in the operands of contractions; 23 keeps all.
+    pub mantissa: u32,
+    /// `bits(α) − bits(1)` of the error compensation.
+    pub offset: i32,
+}
+
+/// The form of a policy file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyFile {
+    default: Option<String>,
+    mantissa: Option<u32>,
+    offset: Option<f32>,
+    #[serde(default)]
+    set: BTreeMap<String, String>,
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    Mode::from_name(text)
+        .ok_or_else(|| format!("no mode `{text}`; there are native, approx and exact"))
+}
+
+impl Policy {
+    fn uniform(name: &str, default: Mode) -> Policy {
+        Policy { name: name.to_owned(), default, overrides: Vec::new(), mantissa: 23, offset: 0 }
+    }
+
+    /// A preset: `native`, `approx`, `exact`, `paper` (approx, exact in the loss) or `matmul` (PA in
+    /// contractions, the rest native).
+    pub fn preset(name: &str) -> Option<Policy> {
+        let mut policy = match name {
+            "native" | "matmul" => Policy::uniform(name, Mode::Native),
+            "approx" | "paper" => Policy::uniform(name, Mode::Approx),
+            "exact" => Policy::uniform(name, Mode::Exact),
+            _ => return None,
+        };
+        match name {
+            "paper" => policy.set_component(Component::Loss, Mode::Exact),
+            "matmul" => policy.set_component(Component::MatMul, Mode::Approx),
+            _ => {}
+        }
+        Some(policy)
+    }
+
+    fn set_component(&mut self, component: Component, mode: Mode) {
+        let text = format!("{component}={mode}");
+        self.overrides.push(Override { selector: Selector::Component(component), mode, text });
+    }
+
+    /// Reads a policy file:
+    ///
+    /// ```toml
+    /// default = "approx"
+    /// mantissa = 23
+    /// offset = 1.0
+    /// [set]
+    /// loss = "native"
+    /// "/^head/" = "native"
+    /// ```
+    ///
+    /// # Errors
+    /// Says what cannot be read.
+    pub fn from_toml(name: &str, text: &str) -> Result<Policy, String> {
+        let file: PolicyFile = toml::from_str(text)
+            .map_err(|e| e.message().lines().next().unwrap_or("").to_owned())?;
+        let default = file.default.as_deref().map_or(Ok(Mode::Approx), mode)?;
+        let mut policy = Policy::uniform(name, default);
+        if let Some(bits) = file.mantissa {
+            policy.set_mantissa(bits)?;
+        }
+        if let Some(alpha) = file.offset {
+            policy.set_offset(alpha)?;
+        }
+        for (selector, mode) in &file.set {
+            policy.set(&format!("{selector}={mode}"))?;
+        }
+        Ok(policy)
+    }
+
+    /// Adds an override written as `COMPONENT=MODE` or `/regex/=MODE`.
+    ///
+    /// # Errors
+    /// Says what is wrong, also where two overrides contradict each other.
+    pub fn set(&mut self, text: &str) -> Result<(), String> {
+        let (selector, mode_text) = text
+            .rsplit_once('=')
+            .ok_or_else(|| format!("`{text}` is not of the form COMPONENT=MODE"))?;
+        let mode = mode(mode_text)?;
+        let same = |o: &&Override| o.text.rsplit_once('=').is_some_and(|(s, _)| s == selector);
+        if let Some(other) = self.overrides.iter().find(same)
+            && other.mode != mode
+            && self.name == "custom"
+        {
+            return Err(format!("`{text}` contradicts `{}`", other.text));
+        }
+        let selector = Selector::parse(selector)?;
+        self.overrides.push(Override { selector, mode, text: text.to_owned() });
+        Ok(())
+    }
+
+    /// Sets the mantissa bits of contractions.
+    ///
+    /// # Errors
+    /// Where there are none or more than 23.
+    pub fn set_mantissa(&mut self, bits: u32) -> Result<(), String> {
+        if !(1..=23).contains(&bits) {
+            return Err(format!("a mantissa of {bits} bits; there are 1 to 23"));
+        }
+        self.mantissa = bits;
+        Ok(())
+    }
+
+    /// Sets the error compensation α.
+    ///
+    /// # Errors
+    /// Where α is not in [1/2, 2).
+    pub fn set_offset(&mut self, alpha: f32) -> Result<(), String> {
+        if !(0.5..2.0).contains(&alpha) {
+            return Err(format!("an offset of {alpha}; it must be at least 0.5 and below 2"));
+        }
+        self.offset = alpha.to_bits().wrapping_sub(0x3F80_0000) as i32;
+        Ok(())
+    }
+
+    /// The mode of a node.
+    pub fn mode(&self, node: &Node) -> Mode {
+        let last = self.overrides.iter().rev().find(|o| o.selector.matches(node));
+        last.map_or(self.default, |o| o.mode)
+    }
+
+    /// Whether some nodes may stay native.
+    pub fn keeps_native(&self) -> bool {
+        self.default == Mode::Native || self.overrides.iter().any(|o| o.mode == Mode::Native)
+    }
+
+    pub(crate) fn arithmetic(&self) -> Arithmetic {
+        Arithmetic::Pam { offset: self.offset, mantissa: self.mantissa }
+    }
+
+    /// Gives every node its mode; how many nodes each override decided.
+    pub(crate) fn assign(&self, graph: &mut Graph) -> Vec<usize> {
+        let mut caught = vec![0; self.overrides.len()];
+        for node in &mut graph.nodes {
+            let decided = self.overrides.iter().rposition(|o| o.selector.matches(node));
+            node.mode = decided.map_or(self.default, |i| self.overrides[i].mode);
+            if let Some(i) = decided {
+                caught[i] += 1;
+            }
+        }
+        caught
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading() {
+        let policy = Policy::from_toml("p", "offset = 1.0625\n[set]\nloss = \"native\"").unwrap();
+        assert_eq!((policy.default, policy.offset), (Mode::Approx, 0x0008_0000));
+        assert!(policy.keeps_native());
+        assert!(Policy::from_toml("p", "[set]\nlos = \"native\"").is_err());
+        assert!(Policy::from_toml("p", "defualt = \"native\"").is_err());
+        let mut policy = Policy::preset("approx").unwrap();
+        assert!(policy.set("/(/=native").unwrap_err().contains("regular expression"));
+        assert!(policy.set("loss=natve").is_err());
+        assert!(policy.set("loss").is_err());
+        assert!(policy.set_mantissa(0).is_err());
+        assert!(policy.set_offset(f32::NAN).is_err());
+        assert!(Policy::preset("none").is_none());
+    }
+}

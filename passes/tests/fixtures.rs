@@ -1,0 +1,39 @@
+//! Every fixture compiles to a graph that certifies.
+
+use pam_ir::certify::{Target, certify};
+use pam_ir::onnx::import::{ImportOptions, ModelFile, import};
+use pam_ir::onnx::load::load;
+use pam_ir::verify::verify;
+use pam_passes::{Policy, compile, expand};
+use std::path::Path;
+
+#[test]
+fn fixtures_certify() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures");
+    let mut count = 0;
+    for entry in std::fs::read_dir(root).unwrap() {
+        let folder = entry.unwrap().path();
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let path = folder.join(format!("{name}.onnx"));
+        if !path.exists() {
+            continue;
+        }
+        count += 1;
+        let file = ModelFile { model: load(&path).unwrap(), path };
+        let graph = import(&[file], &ImportOptions::default()).unwrap().graph;
+        for preset in ["approx", "native", "matmul"] {
+            let policy = Policy::preset(preset).unwrap();
+            let compiled = compile(&graph, &policy).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let target =
+                if policy.keeps_native() { Target::Mixed } else { Target::MultiplicationFree };
+            let certified = certify(compiled.graph, target)
+                .unwrap_or_else(|v| panic!("{name} {preset}: {}\n{}", v[0], v[0].line));
+            assert_eq!(certified.native().is_empty(), preset == "approx", "{name} {preset}");
+            let expanded = expand(certified.graph()).unwrap_or_else(|e| panic!("{name}: {e}"));
+            if let Err(faults) = verify(&expanded) {
+                panic!("{name} {preset}: {}", faults[0]);
+            }
+        }
+    }
+    assert!(count >= 10);
+}
