@@ -16,9 +16,11 @@
 //! Rooms: [`plan`] plans, [`exec`] runs; [`steps`] holds the kernels that move elements, follow
 //! indices and reduce, and the resolved geometry of those that `pam-kernels` computes; [`host`] is
 //! the plain arithmetic of all other element types; [`io`] reads and writes tensors; [`train`] is
-//! the training loop. No rule that rewrites lives here, and nothing here decides what is legal.
+//! the training loop; [`engine`] runs source models in tract, to compare with. No rule that rewrites
+//! lives here, and nothing here decides what is legal.
 
 pub mod cuda;
+pub mod engine;
 pub mod error;
 pub mod exec;
 pub mod host;
