@@ -84,7 +84,7 @@ pub fn exp2(x: f32) -> f32 {
 pub fn log2(x: f32) -> f32 {
     let bits = x.to_bits();
     let m = bits & MAGNITUDE;
-    let steps = bits as i32 - BIAS as i32;
+    let steps = (bits as i32).wrapping_sub(BIAS as i32);
     let rounded = (steps as f32).to_bits();
     let mut y = if steps == 0 { 0 } else { rounded.wrapping_sub(23 << 23) };
     y = if bits == INF { INF } else { y };
@@ -103,10 +103,11 @@ fn to_int(x: f32) -> i32 {
 #[inline(always)]
 pub fn mul_grad(a: f32, b: f32, delta: f32, offset: Offset) -> f32 {
     let mb = magnitude(b);
-    let sum = mb.wrapping_add(mantissa(a)).wrapping_add(offset as u32);
-    let sum = if (sum as i32) < MIN as i32 { 0 } else { sum };
-    let slope = (sum & !MANTISSA).min(INF);
-    let slope = if mb < MIN { 0 } else { slope };
+    // Fits 31 bits; with the offset it need not, so the range is checked before that is added.
+    let sum = (mb + mantissa(a)) as i32;
+    let slope = sum.wrapping_add(offset) as u32 & !MANTISSA;
+    let slope = if sum >= INF as i32 - offset { INF } else { slope };
+    let slope = if (sum < MIN as i32 - offset) | (mb < MIN) { 0 } else { slope };
     let nan = (magnitude(a) > INF) | (mb > INF);
     times_slope(delta, slope | (b.to_bits() & SIGN), nan)
 }
@@ -139,7 +140,9 @@ pub fn div_grad_b(a: f32, b: f32, delta: f32, offset: Offset) -> f32 {
 /// The exact derivative of the PA power of two, times `delta`.
 #[inline(always)]
 pub fn exp2_grad(x: f32, delta: f32) -> f32 {
-    let exponent = to_int(x.floor().clamp(-127.0, 128.0));
+    // A negative subnormal counts as a zero.
+    let floor = if magnitude(x) < MIN { 0.0 } else { x.floor() };
+    let exponent = to_int(floor.clamp(-127.0, 128.0));
     let slope = ((exponent + 127) << 23) as u32;
     times_slope(delta, slope, magnitude(x) > INF)
 }
