@@ -3,22 +3,22 @@
 //! The loops are plain Rust; a copy of them inside a function with target features vectorises with
 //! these. All copies give the same bits, since additions are never fused or reordered.
 
-/// Declares a dispatcher to copies of one generic loop.
+/// Declares a dispatcher to copies of one loop, which may be generic.
 macro_rules! multiversion {
-    ($(#[$doc:meta])* fn $name:ident<$f:ident: $bound:path>($($arg:ident: $t:ty),* $(,)?) $body:block) => {
+    ($(#[$doc:meta])* fn $name:ident $(<$f:ident: $bound:path>)?($($arg:ident: $t:ty),* $(,)?) $body:block) => {
         $(#[$doc])*
-        pub(crate) fn $name<$f: $bound>($($arg: $t),*) {
+        pub(crate) fn $name$(<$f: $bound>)?($($arg: $t),*) {
             #[inline(always)]
-            fn body<$f: $bound>($($arg: $t),*) $body
+            fn body$(<$f: $bound>)?($($arg: $t),*) $body
 
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-                fn avx512<$f: $bound>($($arg: $t),*) {
+                fn avx512$(<$f: $bound>)?($($arg: $t),*) {
                     body($($arg),*);
                 }
                 #[target_feature(enable = "avx2")]
-                fn avx2<$f: $bound>($($arg: $t),*) {
+                fn avx2$(<$f: $bound>)?($($arg: $t),*) {
                     body($($arg),*);
                 }
                 if is_x86_feature_detected!("avx512f")

@@ -72,6 +72,27 @@ fn every_form_gives_the_specified_bits() {
     check([5, 1, 1], [1, 1], 0, 23, false);
 }
 
+#[test]
+fn left_operands_may_be_transposed_or_repeated() {
+    let (m, n, k) = (29, 33, 300);
+    let b = numbers(0, k * n, 2);
+    for (class, row, col) in [(0, 1, m), (2, 1, m), (3, 2, 2 * m), (0, 1, 0), (1, 0, 1)] {
+        let a = numbers(class, (m + k) * 2 * m, 1);
+        let (left, right) = (
+            Matrices { data: &a, offsets: &[3], row, col },
+            Matrices { data: &b, offsets: &[0], row: n, col: 1 },
+        );
+        let mut out = vec![f32::NAN; m * n];
+        let pool = Pool::new(1).unwrap();
+        matmul(&pool, Arithmetic::Pa { offset: 0, mantissa: 23 }, [m, n, k], left, right, &mut out);
+        for (i, &x) in out.iter().enumerate() {
+            let (r, c) = (i / n, i % n);
+            let e = chunked(k, |p| pa::mul(a[3 + r * row + p * col], b[p * n + c], 0));
+            assert!(same(x, e), "[{r},{c}] of strides {row}, {col}: {x:e} {e:e}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]

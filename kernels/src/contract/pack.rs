@@ -7,6 +7,7 @@
 use super::columns::Columns;
 use super::serial::{Left, TILE_COLUMNS, TILE_ROWS};
 use crate::pa::{Offset, round_mantissa};
+use crate::simd::multiversion;
 use std::ops::Range;
 
 const MAGNITUDE: u32 = 0x7FFF_FFFF;
@@ -15,7 +16,7 @@ const INF: u32 = 0x7F80_0000;
 const BIAS: u32 = 0x3F80_0000;
 
 /// What the magnitudes of a panel are like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// The smallest that is not zero; subnormals count as zeros.
     pub smallest: u32,
@@ -23,19 +24,6 @@ pub(crate) struct Facts {
     pub largest: u32,
     /// Whether there are zeros.
     pub zero: bool,
-}
-
-impl Facts {
-    const NONE: Facts = Facts { smallest: INF, largest: 0, zero: false };
-
-    #[inline(always)]
-    fn add(&mut self, x: f32) {
-        let m = x.to_bits() & MAGNITUDE;
-        self.largest = self.largest.max(m);
-        let zero = m < MIN;
-        self.smallest = self.smallest.min(if zero { INF } else { m });
-        self.zero |= zero;
-    }
 }
 
 /// Which micro-kernel is exact for two panels.
@@ -94,26 +82,55 @@ impl RightPanel {
                 panel.chunks_mut(TILE_COLUMNS).for_each(|row| row[width..].fill(1.0));
             }
             if mantissa < 23 {
-                panel.iter_mut().for_each(|x| *x = round_mantissa(*x, mantissa));
+                narrow(panel, mantissa);
             }
-            self.facts.push(gather(panel));
+            let mut facts = Facts::default();
+            gather(panel, &mut facts);
+            self.facts.push(facts);
         }
     }
 }
 
-fn gather(values: &[f32]) -> Facts {
-    // Sixteen facts side by side, so that the loop vectorises.
-    let mut lanes = [Facts::NONE; 16];
-    let chunks = values.chunks_exact(16);
-    chunks.remainder().iter().for_each(|&x| lanes[0].add(x));
-    for chunk in chunks {
-        lanes.iter_mut().zip(chunk).for_each(|(f, &x)| f.add(x));
+multiversion! {
+    /// Gathers what a panel holds.
+    fn gather(values: &[f32], facts: &mut Facts) {
+        // Sixteen of each side by side, so that the loop vectorises. Zeros wrap to large numbers.
+        let (mut smallest, mut least, mut most) = ([INF; 16], [INF; 16], [0; 16]);
+        let mut add = |lane: usize, x: f32| {
+            let m = x.to_bits() & MAGNITUDE;
+            smallest[lane] = smallest[lane].min(m.wrapping_sub(MIN));
+            least[lane] = least[lane].min(m);
+            most[lane] = most[lane].max(m);
+        };
+        let chunks = values.chunks_exact(16);
+        chunks.remainder().iter().for_each(|&x| add(0, x));
+        for chunk in chunks {
+            (0..16).for_each(|lane| add(lane, chunk[lane]));
+        }
+        *facts = Facts {
+            smallest: smallest.into_iter().fold(INF - MIN, u32::min) + MIN,
+            largest: most.into_iter().fold(0, u32::max),
+            zero: least.into_iter().fold(INF, u32::min) < MIN,
+        };
     }
-    lanes.into_iter().fold(Facts::NONE, |a, b| Facts {
-        smallest: a.smallest.min(b.smallest),
-        largest: a.largest.max(b.largest),
-        zero: a.zero | b.zero,
-    })
+}
+
+multiversion! {
+    /// What is added to the right operand's bits, and the magnitude which those must reach.
+    fn prepare(values: &[f32], bias: u32, sums: &mut [i32], floors: &mut [i32]) {
+        for ((x, sum), floor) in values.iter().zip(sums).zip(floors) {
+            let m = x.to_bits() & MAGNITUDE;
+            *sum = x.to_bits().wrapping_sub(bias) as i32;
+            let reach = (bias + MIN).saturating_sub(m).max(MIN) as i32;
+            *floor = if m < MIN { i32::MAX } else { reach };
+        }
+    }
+}
+
+multiversion! {
+    fn narrow(values: &mut [f32], mantissa: u32) {
+        values.iter_mut().for_each(|x| *x = round_mantissa(*x, mantissa));
+    }
 }
 
 /// Panels of the left operand: `[panel][k][TILE_ROWS]`, missing rows filled with ones.
@@ -152,23 +169,32 @@ impl LeftPanel {
             if height < TILE_ROWS {
                 panel.fill(1.0);
             }
-            for r in 0..height {
-                for (i, k) in k.clone().enumerate() {
-                    panel[i * TILE_ROWS + r] = left.at(first + r, k);
+            let from = left.offset + first * left.row + k.start * left.col;
+            if left.row == 1 && height == TILE_ROWS {
+                // A transposed operand lies as the panel does.
+                for (i, places) in panel.chunks_exact_mut(TILE_ROWS).enumerate() {
+                    places.copy_from_slice(&left.data[from + i * left.col..][..TILE_ROWS]);
+                }
+            } else {
+                for r in 0..height {
+                    let values = &left.data[from + r * left.row..];
+                    let places = panel.iter_mut().skip(r).step_by(TILE_ROWS);
+                    match left.col {
+                        0 => places.for_each(|y| *y = values[0]),
+                        1 => places.zip(values).for_each(|(y, x)| *y = *x),
+                        col => places.zip(values.iter().step_by(col)).for_each(|(y, x)| *y = *x),
+                    }
                 }
             }
             if mantissa < 23 {
-                panel.iter_mut().for_each(|x| *x = round_mantissa(*x, mantissa));
+                narrow(panel, mantissa);
             }
-            self.facts.push(gather(panel));
+            let mut facts = Facts::default();
+            gather(panel, &mut facts);
+            self.facts.push(facts);
             let sums = &mut self.sums[p * size..][..size];
             let floors = &mut self.floors[p * size..][..size];
-            for ((x, sum), floor) in panel.iter().zip(sums).zip(floors) {
-                let m = x.to_bits() & MAGNITUDE;
-                *sum = x.to_bits().wrapping_sub(bias) as i32;
-                let reach = (bias + MIN).saturating_sub(m).max(MIN) as i32;
-                *floor = if m < MIN { i32::MAX } else { reach };
-            }
+            prepare(panel, bias, sums, floors);
         }
     }
 }

@@ -10,9 +10,10 @@ use std::ops::Range;
 pub(crate) const TILE_ROWS: usize = 12;
 /// Columns of a register tile.
 pub(crate) const TILE_COLUMNS: usize = 32;
-/// Columns that are packed at a time: a chunk of them fits the second-level cache.
-const BLOCK_COLUMNS: usize = 512;
-/// Rows that are packed at a time.
+/// Columns that are packed at a time: enough that packing the left operand once for each of these
+/// blocks costs little.
+const BLOCK_COLUMNS: usize = 2048;
+/// Rows that are packed at a time: a chunk of them fits the second-level cache.
 const BLOCK_ROWS: usize = 20 * TILE_ROWS;
 /// Rows below which tiles waste more than they gain.
 const FEW_ROWS: usize = 4;
@@ -78,19 +79,46 @@ impl Out {
     /// The row and the columns must belong to the output, and no other thread may use them.
     #[inline(always)]
     pub(crate) unsafe fn store(&self, i: usize, j: usize, values: &[f32], add: bool) {
+        // SAFETY: the caller promises it.
+        unsafe { self.store_rows(i..i + 1, j, values, values.len(), values.len(), add) };
+    }
+
+    /// Writes, or adds to, `width` columns from `j` on of some rows; `values` holds them row by row
+    /// at a distance of `stride`.
+    ///
+    /// # Safety
+    /// The rows and the columns must belong to the output, and no other thread may use them.
+    pub(crate) unsafe fn store_rows(
+        &self,
+        rows: Range<usize>,
+        j: usize,
+        values: &[f32],
+        stride: usize,
+        width: usize,
+        add: bool,
+    ) {
         let mut done = 0;
-        while done < values.len() {
+        while done < width {
             let column = j + done;
-            let (image, position) = (column / self.per, column % self.per);
-            let n = (values.len() - done).min(self.per - position);
-            let at = i * self.row + image * self.stride + position;
-            // SAFETY: the caller promises that these elements exist and are its own.
-            let out = unsafe { std::slice::from_raw_parts_mut(self.base.add(at), n) };
-            let values = &values[done..done + n];
-            if add {
-                out.iter_mut().zip(values).for_each(|(o, v)| *o += v);
+            // A division is dear, and a dense matrix needs none.
+            let (image, position) = if self.per == usize::MAX {
+                (0, column)
             } else {
-                out.copy_from_slice(values);
+                (column / self.per, column % self.per)
+            };
+            let n = (width - done).min(self.per - position);
+            let place = image * self.stride + position;
+            for (i, values) in rows.clone().zip(values.chunks(stride.max(1))) {
+                // SAFETY: the caller promises that these elements exist and are its own.
+                let out = unsafe {
+                    std::slice::from_raw_parts_mut(self.base.add(i * self.row + place), n)
+                };
+                let values = &values[done..done + n];
+                if add {
+                    out.iter_mut().zip(values).for_each(|(o, v)| *o += v);
+                } else {
+                    out.copy_from_slice(values);
+                }
             }
             done += n;
         }
@@ -172,11 +200,9 @@ fn tiled(
                     for (q, i) in rows.clone().step_by(TILE_ROWS).enumerate() {
                         let height = TILE_ROWS.min(rows.end - i);
                         crate::x86::tile(&w.left, q, &w.right, p, offset, &mut tile);
-                        for r in 0..height {
-                            let values = &tile[r * TILE_COLUMNS..][..width];
-                            // SAFETY: the caller hands over these rows and columns.
-                            unsafe { out.store(i + r, j, values, start > 0) };
-                        }
+                        let rows = i..i + height;
+                        // SAFETY: the caller hands over these rows and columns.
+                        unsafe { out.store_rows(rows, j, &tile, TILE_COLUMNS, width, start > 0) };
                     }
                 }
             }
