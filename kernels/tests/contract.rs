@@ -168,25 +168,68 @@ fn convolutions_sum_their_windows() {
     }
 }
 
+fn check_grad(
+    [m, n, k]: [usize; 3],
+    classes: [usize; 3],
+    (offset, mantissa): (i32, u32),
+    transposed: bool,
+) {
+    let (a, b) = (numbers(classes[0], 2 * m * k, 1), numbers(classes[1], 2 * k * n, 2));
+    let d = numbers(classes[2], 2 * m * n, 3);
+    let round = |x| pa::round_mantissa(x, mantissa);
+    let lie = |rows: usize, cols: usize| if transposed { (1, rows) } else { (cols, 1) };
+    let read = |x: &[f32], batch: usize, rows: usize, cols: usize, i: usize, j: usize| {
+        let (row, col) = lie(rows, cols);
+        x[batch * rows * cols + i * row + j * col]
+    };
+    let offsets = [m * k, k * n, m * n].map(|size| [0, size]);
+    let matrices = |data, which: usize, rows, cols| {
+        let (row, col) = lie(rows, cols);
+        Matrices { data, offsets: &offsets[which], row, col }
+    };
+    let operands = (matrices(&a, 0, m, k), matrices(&b, 1, k, n), matrices(&d, 2, m, n));
+    for threads in [1, 3, 5] {
+        let (pool, numbers) = (Pool::new(threads).unwrap(), (offset, mantissa));
+        let mut by_a = vec![f32::NAN; 2 * m * k];
+        let (x, y, z) = operands;
+        matmul_grad_a(&pool, numbers, [m, n, k], x, y, z, &mut by_a);
+        for (i, &g) in by_a.iter().enumerate() {
+            let (batch, r, c) = (i / (m * k), i / k % m, i % k);
+            let x = round(read(&a, batch, m, k, r, c));
+            let e = chunked(n, |j| {
+                let y = round(read(&b, batch, k, n, c, j));
+                pa::mul_grad(x, y, read(&d, batch, m, n, r, j), offset)
+            });
+            assert!(same(g, e), "by a {m}x{n}x{k} {classes:?} {offset}: {g:e} {e:e}");
+        }
+        let mut by_b = vec![f32::NAN; 2 * k * n];
+        matmul_grad_b(&pool, numbers, [m, n, k], x, y, z, &mut by_b);
+        for (i, &g) in by_b.iter().enumerate() {
+            let (batch, r, c) = (i / (k * n), i / n % k, i % n);
+            let x = round(read(&b, batch, k, n, r, c));
+            let e = chunked(m, |j| {
+                let y = round(read(&a, batch, m, k, j, r));
+                pa::mul_grad(x, y, read(&d, batch, m, n, j, c), offset)
+            });
+            assert!(same(g, e), "by b {m}x{n}x{k} {classes:?} {offset}: {g:e} {e:e}");
+        }
+    }
+}
+
 #[test]
 fn exact_derivatives_sum_over_the_other_index() {
-    let (m, n, k) = (5, 300, 7);
-    let (a, b, d) = (numbers(1, m * k, 1), numbers(3, k * n, 2), numbers(0, m * n, 3));
-    let offsets = [0];
-    let mat = |data, row| Matrices { data, offsets: &offsets, row, col: 1 };
-    let pool = Pool::new(2).unwrap();
-    let mut ga = vec![0.0; m * k];
-    matmul_grad_a(&pool, (0, 23), [m, n, k], mat(&a, k), mat(&b, n), mat(&d, n), &mut ga);
-    for (i, &g) in ga.iter().enumerate() {
-        let (r, c) = (i / k, i % k);
-        let e = chunked(n, |j| pa::mul_grad(a[r * k + c], b[c * n + j], d[r * n + j], 0));
-        assert!(same(g, e), "{g} {e}");
+    for a in 0..5 {
+        for b in 0..5 {
+            for d in 0..5 {
+                check_grad([7, 35, 5], [a, b, d], (0, 23), false);
+                check_grad([7, 35, 5], [a, b, d], (0x0060_0000, 23), true);
+                check_grad([7, 35, 5], [a, b, d], (-0x0020_0000, 23), false);
+            }
+        }
     }
-    let mut gb = vec![0.0; k * n];
-    matmul_grad_b(&pool, (0, 23), [m, n, k], mat(&a, k), mat(&b, n), mat(&d, n), &mut gb);
-    for (i, &g) in gb.iter().enumerate() {
-        let (r, c) = (i / n, i % n);
-        let e = chunked(m, |j| pa::mul_grad(b[r * n + c], a[j * k + r], d[j * n + c], 0));
-        assert!(same(g, e), "{g} {e}");
-    }
+    check_grad([30, 300, 40], [0, 0, 0], (0, 23), false);
+    check_grad([300, 30, 40], [1, 2, 0], (0, 23), true);
+    check_grad([265, 40, 70], [0, 1, 1], (0, 5), false);
+    check_grad([1, 1, 1], [0, 0, 0], (0, 23), false);
+    check_grad([3, 0, 2], [0, 0, 0], (0, 23), false);
 }

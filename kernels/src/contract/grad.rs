@@ -1,8 +1,26 @@
 //! The exact derivatives of matrix products: contractions of three operands.
+//!
+//! Both are `out[i, j] = Σ_r mul_grad(own[i, j], right[r, j], delta[i, r])`, the derivative by the
+//! right operand with rows and columns exchanged. `own` is fixed for an output element and gives a
+//! mantissa, `right` and `delta` are packed like the operands of a product.
 
-use super::{K_CHUNK, Matrices};
+use super::columns::Strided;
+use super::pack::{Facts, LeftPanel, RightPanel};
+use super::serial::{BLOCK_COLUMNS, BLOCK_ROWS, Left, TILE_COLUMNS, TILE_ROWS};
+use super::{GRAIN, K_CHUNK, Matrices, cut};
 use crate::Pool;
 use crate::pa::{self, Offset, round_mantissa};
+use crate::simd::multiversion;
+use std::cell::RefCell;
+use std::ops::Range;
+
+const MIN: i64 = 0x0080_0000;
+const INF: i64 = 0x7F80_0000;
+const BIAS: i64 = 0x3F80_0000;
+const MANTISSA: i64 = 0x007F_FFFF;
+
+/// The sums of a register tile.
+pub(crate) type Tile = [f32; TILE_ROWS * TILE_COLUMNS];
 
 /// `grad[m, k] = Σ_n mul_grad(a[m, k], b[k, n], delta[m, n])`, n in the order of all contractions.
 ///
@@ -10,14 +28,14 @@ use crate::pa::{self, Offset, round_mantissa};
 /// Where the operands are too short for their shapes.
 pub fn matmul_grad_a(
     pool: &Pool,
-    (offset, mantissa): (Offset, u32),
+    numbers: (Offset, u32),
     [m, n, k]: [usize; 3],
     a: Matrices<'_>,
     b: Matrices<'_>,
     delta: Matrices<'_>,
     out: &mut [f32],
 ) {
-    grad(pool, (offset, mantissa), [m, k, n], [a, transposed(b), delta], out);
+    grad(pool, numbers, [m, k, n], [a, transposed(b), delta], [k, 1], out);
 }
 
 /// `grad[k, n] = Σ_m mul_grad(b[k, n], a[m, k], delta[m, n])`, m in the order of all contractions.
@@ -26,94 +44,228 @@ pub fn matmul_grad_a(
 /// Where the operands are too short for their shapes.
 pub fn matmul_grad_b(
     pool: &Pool,
-    (offset, mantissa): (Offset, u32),
+    numbers: (Offset, u32),
     [m, n, k]: [usize; 3],
     a: Matrices<'_>,
     b: Matrices<'_>,
     delta: Matrices<'_>,
     out: &mut [f32],
 ) {
-    // With rows and columns exchanged it is the same contraction: the row is k, the column n, and
-    // the slope's operand a depends on the row.
-    let operands = [b, a, delta];
-    let batch = b.offsets.len();
-    let sizes = k * n;
-    if sizes == 0 {
-        return;
-    }
-    assert_eq!(out.len(), batch * sizes, "the output is dense");
-    let rows: Vec<(usize, &mut [f32])> = out.chunks_mut(n).enumerate().collect();
-    each_row(pool, rows, &|(row, out)| {
-        let (i, k) = (row / k, row % k);
-        let [b, a, delta] = operands.map(|x| At { x, offset: x.offsets[i] });
-        sum(m, out, |m, j| {
-            let (x, y) = (b.at(k, j), a.at(m, k));
-            let (x, y) = (round_mantissa(x, mantissa), round_mantissa(y, mantissa));
-            pa::mul_grad(x, y, delta.at(m, j), offset)
-        });
-    });
+    grad(pool, numbers, [n, k, m], [transposed(b), a, transposed(delta)], [1, n], out);
 }
 
 fn transposed(x: Matrices<'_>) -> Matrices<'_> {
     Matrices { row: x.col, col: x.row, ..x }
 }
 
-/// `out[i, j] = Σ_n mul_grad(x[i, j], y[n, j], delta[i, n])`.
+/// The output of one matrix of the batch, at its strides.
+#[derive(Clone, Copy)]
+struct Target {
+    base: *mut f32,
+    row: usize,
+    col: usize,
+}
+
+// SAFETY: the threads of a contraction write different elements.
+unsafe impl Send for Target {}
+// SAFETY: as above.
+unsafe impl Sync for Target {}
+
+impl Target {
+    /// The same from a later element on.
+    ///
+    /// # Safety
+    /// The element must belong to the output.
+    unsafe fn skip(self, elements: usize) -> Target {
+        // SAFETY: the caller promises that the element exists.
+        Target { base: unsafe { self.base.add(elements) }, ..self }
+    }
+}
+
 fn grad(
     pool: &Pool,
-    (offset, mantissa): (Offset, u32),
+    numbers: (Offset, u32),
     [rows, columns, n]: [usize; 3],
     operands: [Matrices<'_>; 3],
+    [row, col]: [usize; 2],
     out: &mut [f32],
 ) {
-    if rows * columns == 0 {
-        return;
+    let [own, right, delta] = operands;
+    let batch = own.offsets.len();
+    let size = rows * columns;
+    assert_eq!(out.len(), batch * size, "the output is dense");
+    assert!(right.offsets.len() == batch && delta.offsets.len() == batch, "one batch for all");
+    if out.is_empty() || n == 0 {
+        return out.fill(0.0);
     }
-    assert_eq!(out.len(), operands[0].offsets.len() * rows * columns, "the output is dense");
-    let all: Vec<(usize, &mut [f32])> = out.chunks_mut(columns).enumerate().collect();
-    each_row(pool, all, &|(row, out)| {
-        let (batch, i) = (row / rows, row % rows);
-        let [x, y, delta] = operands.map(|x| At { x, offset: x.offsets[batch] });
-        sum(n, out, |n, j| {
-            let (p, q) = (x.at(i, j), y.at(n, j));
-            let (p, q) = (round_mantissa(p, mantissa), round_mantissa(q, mantissa));
-            pa::mul_grad(p, q, delta.at(i, n), offset)
-        });
+    own.check("the operand", rows, columns);
+    right.check("the other operand", n, columns);
+    delta.check("the gradient", rows, n);
+    let work = size.saturating_mul(n.max(1));
+    let parts = if batch >= pool.threads() { 1 } else { pool.threads().min(work / GRAIN + 1) };
+    let by_rows = rows >= 2 * TILE_ROWS * parts || rows >= columns;
+    let base = Target { base: out.as_mut_ptr(), row, col };
+    pool.each(batch * parts, &|task| {
+        let (matrix, part) = (task / parts, task % parts);
+        let whole = (0..rows, 0..columns);
+        let (rows, columns) = if by_rows {
+            (cut(rows, TILE_ROWS, part, parts)..cut(rows, TILE_ROWS, part + 1, parts), whole.1)
+        } else {
+            let columns = |i| cut(columns, TILE_COLUMNS, i, parts);
+            (whole.0, columns(part)..columns(part + 1))
+        };
+        // SAFETY: the output holds a matrix for each of the batch, and the tasks write different
+        // elements.
+        unsafe {
+            block(
+                numbers,
+                (rows, columns, n),
+                operands.map(|x| x.at(matrix)),
+                base.skip(matrix * size),
+            );
+        }
     });
 }
 
-#[derive(Clone, Copy)]
-struct At<'a> {
-    x: Matrices<'a>,
-    offset: usize,
+#[derive(Default)]
+struct Workspace {
+    right: RightPanel,
+    left: LeftPanel,
 }
 
-impl At<'_> {
-    #[inline(always)]
-    fn at(&self, i: usize, j: usize) -> f32 {
-        self.x.data[self.offset + i * self.x.row + j * self.x.col]
-    }
+thread_local! {
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
 }
 
-/// Sums over `n` in the order of all contractions, for every element of a row.
-fn sum(n: usize, out: &mut [f32], term: impl Fn(usize, usize) -> f32) {
-    for (j, out) in out.iter_mut().enumerate() {
-        let chunk = |start: usize| {
-            (start..(start + K_CHUNK).min(n)).fold(0.0, |sum: f32, i| sum + term(i, j))
-        };
-        let first = chunk(0);
-        *out = (K_CHUNK..n).step_by(K_CHUNK).fold(first, |sum, start| sum + chunk(start));
-    }
-}
-
-fn each_row<'o>(
-    pool: &Pool,
-    mut rows: Vec<(usize, &'o mut [f32])>,
-    f: &(impl Fn((usize, &'o mut [f32])) + Sync),
+/// A block of one matrix on one thread.
+///
+/// # Safety
+/// The rows and columns must belong to the target, and no other thread may use them.
+unsafe fn block(
+    (offset, mantissa): (Offset, u32),
+    (rows, columns, n): (Range<usize>, Range<usize>, usize),
+    [own, right, delta]: [Strided<'_>; 3],
+    target: Target,
 ) {
-    if rows.len() <= 1 || pool.threads() == 1 {
-        return rows.into_iter().for_each(f);
+    let left = Left { data: delta.data, offset: delta.offset, row: delta.row, col: delta.col };
+    let mut sums: Tile = [0.0; TILE_ROWS * TILE_COLUMNS];
+    let store = |i: Range<usize>, j: Range<usize>, sums: &Tile, add: bool| {
+        for (i, sums) in i.zip(sums.chunks_exact(TILE_COLUMNS)) {
+            for (j, &sum) in j.clone().zip(sums) {
+                // SAFETY: the caller hands over these rows and columns.
+                let out = unsafe { &mut *target.base.add(i * target.row + j * target.col) };
+                *out = if add { *out + sum } else { sum };
+            }
+        }
+    };
+    WORKSPACE.with_borrow_mut(|w| {
+        for from in columns.clone().step_by(BLOCK_COLUMNS) {
+            let to = (from + BLOCK_COLUMNS).min(columns.end);
+            for start in (0..n).step_by(K_CHUNK) {
+                let chunk = start..(start + K_CHUNK).min(n);
+                w.right.pack(&right, chunk.clone(), from..to, mantissa);
+                for first in rows.clone().step_by(BLOCK_ROWS) {
+                    let block = first..(first + BLOCK_ROWS).min(rows.end);
+                    w.left.pack(left, block.clone(), chunk.clone(), 23, 0);
+                    for (p, j) in (from..to).step_by(TILE_COLUMNS).enumerate() {
+                        let j = j..(j + TILE_COLUMNS).min(to);
+                        for (q, i) in block.clone().step_by(TILE_ROWS).enumerate() {
+                            let i = i..(i + TILE_ROWS).min(block.end);
+                            let own = Own::read(&own, i.clone(), j.clone(), mantissa);
+                            tile(&own, (&w.left, q), (&w.right, p), offset, &mut sums);
+                            store(i, j.clone(), &sums, start > 0);
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// The operand by which the derivative is taken, for a tile.
+struct Own {
+    values: Tile,
+    nan: bool,
+}
+
+impl Own {
+    fn read(own: &Strided<'_>, i: Range<usize>, j: Range<usize>, mantissa: u32) -> Own {
+        let mut values = [1.0; TILE_ROWS * TILE_COLUMNS];
+        let mut nan = false;
+        for (i, values) in i.zip(values.chunks_exact_mut(TILE_COLUMNS)) {
+            for (j, value) in j.clone().zip(values) {
+                *value = round_mantissa(own.data[own.offset + i * own.row + j * own.col], mantissa);
+                nan |= value.is_nan();
+            }
+        }
+        Own { values, nan }
     }
-    let right = rows.split_off(rows.len() / 2);
-    pool.join(|| each_row(pool, rows, f), || each_row(pool, right, f));
+
+    /// The mantissas with the offset added: what the slopes' bits are raised by.
+    #[cfg(target_arch = "x86_64")]
+    fn raises(&self, offset: Offset) -> [i32; TILE_ROWS * TILE_COLUMNS] {
+        self.values.map(|x| {
+            let m = x.to_bits() & 0x7FFF_FFFF;
+            let normal = (MIN..INF).contains(&i64::from(m));
+            if normal { (i64::from(m) & MANTISSA) as i32 + offset } else { offset }
+        })
+    }
+}
+
+/// Which micro-kernel is exact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// Neither zeros nor anything out of range.
+    Raw,
+    /// Zeros or underflow.
+    Compare,
+    /// Anything.
+    Special,
+}
+
+fn form(own: &Own, delta: Facts, right: Facts, offset: Offset) -> Form {
+    let (offset, [smallest, largest]) =
+        (i64::from(offset), [right.smallest, right.largest].map(i64::from));
+    let highest = (largest + MANTISSA + offset.max(0)) & !MANTISSA;
+    let out_of_range = highest >= INF || i64::from(delta.largest) + highest >= BIAS + INF;
+    if own.nan || largest >= INF || i64::from(delta.largest) >= INF || out_of_range {
+        return Form::Special;
+    }
+    let lowest = (smallest + offset.min(0)) & !MANTISSA;
+    let underflow = lowest < MIN || i64::from(delta.smallest) + lowest < BIAS + MIN;
+    if right.zero || delta.zero || underflow { Form::Compare } else { Form::Raw }
+}
+
+fn tile(
+    own: &Own,
+    (left, q): (&LeftPanel, usize),
+    (right, p): (&RightPanel, usize),
+    offset: Offset,
+    out: &mut Tile,
+) {
+    let panel = q * left.depth * TILE_ROWS..(q + 1) * left.depth * TILE_ROWS;
+    let b = &right.data[p * right.depth * TILE_COLUMNS..][..right.depth * TILE_COLUMNS];
+    let form = form(own, left.facts[q], right.facts[p], offset);
+    #[cfg(target_arch = "x86_64")]
+    if form != Form::Special && crate::x86::avx512_available() {
+        let raises = own.raises(offset);
+        let floors = (form == Form::Compare).then(|| &left.floors[panel.clone()]);
+        return crate::x86::grad_tile(&raises, &left.sums[panel], floors, b, out);
+    }
+    special(&own.values, &left.data[panel], b, offset, out);
+}
+
+multiversion! {
+    /// The specification itself.
+    fn special(own: &Tile, delta: &[f32], right: &[f32], offset: Offset, out: &mut Tile) {
+        out.fill(0.0);
+        for (delta, b) in delta.chunks_exact(TILE_ROWS).zip(right.chunks_exact(TILE_COLUMNS)) {
+            let rows = out.chunks_exact_mut(TILE_COLUMNS).zip(own.chunks_exact(TILE_COLUMNS));
+            for ((out, own), &delta) in rows.zip(delta) {
+                for ((o, &a), &b) in out.iter_mut().zip(own).zip(b) {
+                    *o += pa::mul_grad(a, b, delta, offset);
+                }
+            }
+        }
+    }
 }

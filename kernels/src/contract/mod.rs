@@ -63,6 +63,21 @@ pub struct Matrices<'a> {
     pub col: usize,
 }
 
+impl<'a> Matrices<'a> {
+    /// Panics where the elements do not suffice for matrices of this shape.
+    fn check(&self, name: &str, rows: usize, columns: usize) {
+        if rows > 0 && columns > 0 {
+            let last = (rows - 1) * self.row + (columns - 1) * self.col;
+            assert!(self.offsets.iter().all(|o| o + last < self.data.len()), "{name} is too short");
+        }
+    }
+
+    /// One of them.
+    fn at(&self, i: usize) -> Strided<'a> {
+        Strided { data: self.data, offset: self.offsets[i], row: self.row, col: self.col }
+    }
+}
+
 /// `out[b] = a[b] · b[b]` for `[m, k]` and `[k, n]` matrices; `out` is dense.
 ///
 /// # Panics
@@ -81,15 +96,11 @@ pub fn matmul(
     if out.is_empty() {
         return;
     }
-    let last = |x: &Matrices<'_>, i: usize, j: usize| (i - 1) * x.row + (j - 1) * x.col;
-    if k > 0 {
-        assert!(a.offsets.iter().all(|o| o + last(&a, m, k) < a.data.len()), "a is too short");
-        assert!(b.offsets.iter().all(|o| o + last(&b, k, n) < b.data.len()), "b is too short");
-    }
+    a.check("a", m, k);
+    b.check("b", k, n);
     let one = |i: usize, out: Out, pool: Option<&Pool>| {
         let left = Left { data: a.data, offset: a.offsets[i], row: a.row, col: a.col };
-        let right = Strided { data: b.data, offset: b.offsets[i], row: b.row, col: b.col };
-        product(pool, arithmetic, [m, n, k], left, &right, out);
+        product(pool, arithmetic, [m, n, k], left, &b.at(i), out);
     };
     let base = Out::dense(out, n);
     if batch >= pool.threads() {
@@ -121,21 +132,23 @@ fn product(
     let (Some(pool), true) = (pool, parts > 1) else {
         return serial(arithmetic, m, 0..n, k, left, right, out);
     };
-    // Blocks end at the borders of register tiles.
-    let cut =
-        |total: usize, tile: usize, i: usize| (total.div_ceil(tile) * i / parts * tile).min(total);
     if m >= 2 * TILE_ROWS * parts || m >= n {
         pool.each(parts, &|i| {
-            let (from, to) = (cut(m, TILE_ROWS, i), cut(m, TILE_ROWS, i + 1));
+            let (from, to) = (cut(m, TILE_ROWS, i, parts), cut(m, TILE_ROWS, i + 1, parts));
             // SAFETY: the parts write different rows.
             let out = unsafe { out.skip(from * out.row) };
             serial(arithmetic, to - from, 0..n, k, left.skip(from), right, out);
         });
     } else {
         pool.each(parts, &|i| {
-            let (from, to) = (cut(n, TILE_COLUMNS, i), cut(n, TILE_COLUMNS, i + 1));
+            let (from, to) = (cut(n, TILE_COLUMNS, i, parts), cut(n, TILE_COLUMNS, i + 1, parts));
             // The parts write different columns.
             serial(arithmetic, m, from..to, k, left, right, out);
         });
     }
+}
+
+/// Where part `i` of an axis begins: at the border of a register tile.
+fn cut(total: usize, tile: usize, i: usize, parts: usize) -> usize {
+    (total.div_ceil(tile) * i / parts * tile).min(total)
 }

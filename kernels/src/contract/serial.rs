@@ -12,9 +12,9 @@ pub(crate) const TILE_ROWS: usize = 12;
 pub(crate) const TILE_COLUMNS: usize = 32;
 /// Columns that are packed at a time: enough that packing the left operand once for each of these
 /// blocks costs little.
-const BLOCK_COLUMNS: usize = 2048;
+pub(crate) const BLOCK_COLUMNS: usize = 2048;
 /// Rows that are packed at a time: a chunk of them fits the second-level cache.
-const BLOCK_ROWS: usize = 20 * TILE_ROWS;
+pub(crate) const BLOCK_ROWS: usize = 20 * TILE_ROWS;
 /// Rows below which tiles waste more than they gain.
 const FEW_ROWS: usize = 4;
 

@@ -1,6 +1,7 @@
 //! Micro-kernels for x86-64.
 
 mod avx512;
+mod avx512_grad;
 
 use crate::contract::{Form, LeftPanel, RightPanel, TILE_COLUMNS, TILE_ROWS};
 use crate::pa::{self, Offset};
@@ -40,5 +41,22 @@ fn special(a: &[f32], b: &[f32], offset: Offset, out: &mut [f32; TILE_ROWS * TIL
         for (&a, out) in a.iter().zip(out.chunks_exact_mut(TILE_COLUMNS)) {
             out.iter_mut().zip(b).for_each(|(o, &b)| *o += pa::mul(a, b, offset));
         }
+    }
+}
+
+/// One register tile of an exact derivative; `floors` are needed where there are zeros or underflow.
+/// The callers have asked [`avx512_available`].
+pub(crate) fn grad_tile(
+    raises: &[i32; TILE_ROWS * TILE_COLUMNS],
+    sums: &[i32],
+    floors: Option<&[i32]>,
+    right: &[f32],
+    out: &mut [f32; TILE_ROWS * TILE_COLUMNS],
+) {
+    match floors {
+        // SAFETY: the callers have asked `avx512_available`.
+        None => unsafe { avx512_grad::raw(raises, sums, right, out) },
+        // SAFETY: as above.
+        Some(floors) => unsafe { avx512_grad::compare(raises, sums, floors, right, out) },
     }
 }

@@ -1,0 +1,107 @@
+//! AVX-512 micro-kernels of the exact derivatives: a tile of 12 by 32 sums in registers, the
+//! mantissas of the operand by which the derivative is taken in the first-level cache.
+
+use crate::contract::{TILE_COLUMNS, TILE_ROWS};
+use std::arch::x86_64::*;
+
+type Tile = [f32; TILE_ROWS * TILE_COLUMNS];
+
+const MAGNITUDE: i32 = 0x7FFF_FFFF;
+const EXPONENT: i32 = !0x007F_FFFF;
+
+/// Sums of products with slopes; none is zero or out of range. A sum of bit patterns carries the sign
+/// by itself.
+///
+/// # Safety
+/// The processor must have AVX-512F.
+#[target_feature(enable = "avx512f")]
+pub(crate) unsafe fn raw(
+    raises: &[i32; TILE_ROWS * TILE_COLUMNS],
+    sums: &[i32],
+    right: &[f32],
+    out: &mut Tile,
+) {
+    let mut acc = [[_mm512_setzero_ps(); 2]; TILE_ROWS];
+    let slope = _mm512_set1_epi32(EXPONENT);
+    for (sums, b) in sums.as_chunks::<TILE_ROWS>().0.iter().zip(right.as_chunks::<32>().0) {
+        let b = load(b);
+        for row in 0..TILE_ROWS {
+            let delta = _mm512_set1_epi32(sums[row]);
+            for half in 0..2 {
+                let raise = raised(raises, row, half);
+                let s = _mm512_and_si512(_mm512_add_epi32(b[half], raise), slope);
+                let product = _mm512_castsi512_ps(_mm512_add_epi32(s, delta));
+                acc[row][half] = _mm512_add_ps(acc[row][half], product);
+            }
+        }
+    }
+    store(&acc, out);
+}
+
+/// The same with zeros and underflow.
+///
+/// # Safety
+/// The processor must have AVX-512F.
+#[target_feature(enable = "avx512f")]
+pub(crate) unsafe fn compare(
+    raises: &[i32; TILE_ROWS * TILE_COLUMNS],
+    sums: &[i32],
+    floors: &[i32],
+    right: &[f32],
+    out: &mut Tile,
+) {
+    let mut acc = [[_mm512_setzero_ps(); 2]; TILE_ROWS];
+    let slope = _mm512_set1_epi32(EXPONENT);
+    let mask = _mm512_set1_epi32(MAGNITUDE);
+    let left = sums.as_chunks::<TILE_ROWS>().0.iter().zip(floors.as_chunks::<TILE_ROWS>().0);
+    for ((sums, floors), b) in left.zip(right.as_chunks::<32>().0) {
+        let b = load(b);
+        let size = b.map(|b| _mm512_and_si512(b, mask));
+        let sign = b.map(|b| _mm512_andnot_si512(mask, b));
+        let normal = size.map(|m| _mm512_cmpge_epi32_mask(m, _mm512_set1_epi32(0x0080_0000)));
+        for row in 0..TILE_ROWS {
+            let delta = _mm512_set1_epi32(sums[row]);
+            let floor = _mm512_set1_epi32(floors[row]);
+            for half in 0..2 {
+                let raise = raised(raises, row, half);
+                // Negative where the slope underflows far, and then below every floor.
+                let s = _mm512_and_si512(_mm512_add_epi32(size[half], raise), slope);
+                let lives = _mm512_mask_cmpge_epi32_mask(normal[half], s, floor);
+                let product = _mm512_xor_si512(_mm512_add_epi32(s, delta), sign[half]);
+                let product = _mm512_castsi512_ps(product);
+                acc[row][half] = _mm512_mask_add_ps(acc[row][half], lives, acc[row][half], product);
+            }
+        }
+    }
+    store(&acc, out);
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(b: &[f32; TILE_COLUMNS]) -> [__m512i; 2] {
+    // SAFETY: 32 numbers are two vectors.
+    unsafe {
+        let at = b.as_ptr().cast::<__m512i>();
+        [_mm512_loadu_si512(at), _mm512_loadu_si512(at.add(1))]
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn raised(raises: &[i32; TILE_ROWS * TILE_COLUMNS], row: usize, half: usize) -> __m512i {
+    let at = &raises[row * TILE_COLUMNS + half * 16..][..16];
+    // SAFETY: the slice holds 16 numbers.
+    unsafe { _mm512_loadu_si512(at.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(acc: &[[__m512; 2]; TILE_ROWS], out: &mut Tile) {
+    for (acc, out) in acc.iter().zip(out.as_chunks_mut::<TILE_COLUMNS>().0) {
+        // SAFETY: a row of the tile is two vectors.
+        unsafe {
+            _mm512_storeu_ps(out.as_mut_ptr(), acc[0]);
+            _mm512_storeu_ps(out.as_mut_ptr().add(16), acc[1]);
+        }
+    }
+}
