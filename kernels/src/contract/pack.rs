@@ -31,6 +31,13 @@ pub(crate) struct Facts {
 pub(crate) enum Form {
     /// Neither zeros nor underflow nor overflow.
     Raw,
+    /// Zeros, neither underflow nor overflow.
+    Zeros {
+        /// In the left operand.
+        left: bool,
+        /// In the right operand.
+        right: bool,
+    },
     /// Zeros or underflow, no overflow.
     Compare,
     /// All finite numbers.
@@ -49,7 +56,11 @@ impl Form {
             return Form::Full;
         }
         let underflow = u64::from(a.smallest) + u64::from(b.smallest) < bias + u64::from(MIN);
-        if a.zero || b.zero || underflow { Form::Compare } else { Form::Raw }
+        match (a.zero, b.zero) {
+            _ if underflow => Form::Compare,
+            (false, false) => Form::Raw,
+            (left, right) => Form::Zeros { left, right },
+        }
     }
 }
 
@@ -117,12 +128,13 @@ multiversion! {
 
 multiversion! {
     /// What is added to the right operand's bits, and the magnitude which those must reach.
-    fn prepare(values: &[f32], bias: u32, sums: &mut [i32], floors: &mut [i32]) {
-        for ((x, sum), floor) in values.iter().zip(sums).zip(floors) {
+    fn prepare(values: &[f32], bias: u32, sums: &mut [i32], floors: &mut [i32], masks: &mut [u16]) {
+        for (((x, sum), floor), mask) in values.iter().zip(sums).zip(floors).zip(masks) {
             let m = x.to_bits() & MAGNITUDE;
             *sum = x.to_bits().wrapping_sub(bias) as i32;
             let reach = (bias + MIN).saturating_sub(m).max(MIN) as i32;
             *floor = if m < MIN { i32::MAX } else { reach };
+            *mask = if m < MIN { 0 } else { u16::MAX };
         }
     }
 }
@@ -142,6 +154,8 @@ pub(crate) struct LeftPanel {
     pub sums: Vec<i32>,
     /// The magnitude that the right operand must reach for a product that is not zero.
     pub floors: Vec<i32>,
+    /// All bits for a number, none for a zero.
+    pub masks: Vec<u16>,
     pub facts: Vec<Facts>,
     pub depth: usize,
 }
@@ -161,6 +175,7 @@ impl LeftPanel {
         self.data.resize(panels * size, 0.0);
         self.sums.resize(panels * size, 0);
         self.floors.resize(panels * size, 0);
+        self.masks.resize(panels * size, 0);
         self.facts.clear();
         let bias = BIAS.wrapping_sub(offset as u32);
         for (p, first) in rows.clone().step_by(TILE_ROWS).enumerate() {
@@ -194,7 +209,8 @@ impl LeftPanel {
             self.facts.push(facts);
             let sums = &mut self.sums[p * size..][..size];
             let floors = &mut self.floors[p * size..][..size];
-            prepare(panel, bias, sums, floors);
+            let masks = &mut self.masks[p * size..][..size];
+            prepare(panel, bias, sums, floors, masks);
         }
     }
 }

@@ -5,11 +5,18 @@
 
 use crate::contract::{TILE_COLUMNS, TILE_ROWS};
 use crate::pa::Offset;
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 type Tile = [f32; TILE_ROWS * TILE_COLUMNS];
 
 const MAGNITUDE: i32 = 0x7FFF_FFFF;
+
+/// Repeats a block for every row of a tile; the compiler does not unroll loops around assembly, and
+/// sums that an index reaches lie in memory.
+macro_rules! unrolled {
+    ($row:ident in [$($i:literal)*] $body:block) => { $({ let $row: usize = $i; $body })* };
+}
 
 macro_rules! kernel {
     ($(#[$doc:meta])* $name:ident($floors:ident, $offset:ident; $($arg:ident: $t:ty),*)
@@ -91,4 +98,79 @@ kernel! {
         let product = _mm512_castsi512_ps(_mm512_mask_mov_epi32(product, over, infinite));
         _mm512_mask_add_ps(acc, lives, acc, product)
     }
+}
+
+/// Sums of products that may be zero but not underflow: `A` where there are zeros in the left operand,
+/// which `masks` tells of, `B` where there are in the right one.
+///
+/// # Safety
+/// The processor must have AVX-512F.
+#[target_feature(enable = "avx512f")]
+pub(crate) unsafe fn masked<const A: bool, const B: bool>(
+    sums: &[i32],
+    masks: &[u16],
+    right: &[f32],
+    out: &mut Tile,
+) {
+    let mut acc = [[_mm512_setzero_ps(); 2]; TILE_ROWS];
+    let magnitude = _mm512_set1_epi32(MAGNITUDE);
+    let least = _mm512_set1_epi32(0x0080_0000);
+    let left = sums.as_chunks::<TILE_ROWS>().0.iter().zip(masks.as_chunks::<TILE_ROWS>().0);
+    for ((sums, masks), b) in left.zip(right.as_chunks::<TILE_COLUMNS>().0) {
+        // SAFETY: 32 numbers are two vectors.
+        let b = unsafe {
+            let at = b.as_ptr().cast::<__m512i>();
+            [_mm512_loadu_si512(at), _mm512_loadu_si512(at.add(1))]
+        };
+        // A subnormal number counts as a zero.
+        let lives = b.map(|b| _mm512_cmpge_epi32_mask(_mm512_and_si512(b, magnitude), least));
+        unrolled!(row in [0 1 2 3 4 5 6 7 8 9 10 11] {
+            let sum = _mm512_set1_epi32(sums[row]);
+            for half in 0..2 {
+                let product = match (A, B) {
+                    // Nothing is changed by adding +0, since no sum is −0.
+                    (true, true) => sum_where(lives[half], sum, b[half]),
+                    _ => _mm512_add_epi32(sum, b[half]),
+                };
+                let lives = if A { masks[row] } else { lives[half] };
+                let product = _mm512_castsi512_ps(product);
+                acc[row][half] = add_where(acc[row][half], lives, product);
+            }
+        });
+    }
+    for (acc, out) in acc.iter().zip(out.as_chunks_mut::<TILE_COLUMNS>().0) {
+        // SAFETY: a row of the tile is two vectors.
+        unsafe {
+            _mm512_storeu_ps(out.as_mut_ptr(), acc[0]);
+            _mm512_storeu_ps(out.as_mut_ptr().add(16), acc[1]);
+        }
+    }
+}
+
+/// `acc + x` where the mask has a bit, in one instruction: left to itself, the compiler turns masks
+/// that are shared by many additions into selections after them.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_where(acc: __m512, mask: __mmask16, x: __m512) -> __m512 {
+    let mut sum = acc;
+    // SAFETY: the instruction only reads and writes its operands.
+    unsafe {
+        asm!("vaddps {sum}{{{mask}}}, {sum}, {x}", sum = inout(zmm_reg) sum, mask = in(kreg) mask,
+             x = in(zmm_reg) x, options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
+/// `a + b` where the mask has a bit, else zero.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sum_where(mask: __mmask16, a: __m512i, b: __m512i) -> __m512i {
+    let sum: __m512i;
+    // SAFETY: as above.
+    unsafe {
+        asm!("vpaddd {sum}{{{mask}}}{{z}}, {a}, {b}", sum = lateout(zmm_reg) sum,
+             mask = in(kreg) mask, a = in(zmm_reg) a, b = in(zmm_reg) b,
+             options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
 }

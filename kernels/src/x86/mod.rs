@@ -25,9 +25,19 @@ pub(crate) fn tile(
     let panel = q * depth * TILE_ROWS..(q + 1) * depth * TILE_ROWS;
     let sums = &left.sums[panel.clone()];
     let floors = &left.floors[panel.clone()];
+    let masks = &left.masks[panel.clone()];
     // SAFETY: the callers have asked `avx512_available`.
     match Form::of(left.facts[q], right.facts[p], offset) {
         Form::Raw => unsafe { avx512::raw(sums, b, out) },
+        Form::Zeros { left: true, right: true } => unsafe {
+            avx512::masked::<true, true>(sums, masks, b, out);
+        },
+        Form::Zeros { left: true, right: false } => unsafe {
+            avx512::masked::<true, false>(sums, masks, b, out);
+        },
+        Form::Zeros { left: false, .. } => unsafe {
+            avx512::masked::<false, true>(sums, masks, b, out);
+        },
         Form::Compare => unsafe { avx512::compare(sums, floors, b, out) },
         Form::Full => unsafe { avx512::full(sums, floors, offset, b, out) },
         Form::Special => special(&left.data[panel], b, offset, out),
