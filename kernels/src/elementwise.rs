@@ -3,7 +3,8 @@
 //! Operands and results have one length. Callers go tile by tile, so that chains of operations stay
 //! in the cache; nothing here divides work among threads.
 
-use crate::simd::{map1, map2, map3};
+use crate::simd::native::{map1, map2};
+use crate::simd::pam;
 use crate::{native, pa};
 
 /// An operation on one slice.
@@ -106,10 +107,10 @@ pub fn minimum(a: f32, b: f32) -> f32 {
 /// `y[i] = op(x[i])`.
 pub fn unary(op: Unary, x: &[f32], y: &mut [f32]) {
     match op {
-        Unary::PaExp2 => map1(pa::exp2, x, y),
-        Unary::PaLog2 => map1(pa::log2, x, y),
+        Unary::PaExp2 => pam::map1(pa::exp2, x, y),
+        Unary::PaLog2 => pam::map1(pa::log2, x, y),
         Unary::Scale(k) => scale(k, x, y),
-        Unary::Round(bits) => map1(move |x| pa::round_mantissa(x, bits), x, y),
+        Unary::Round(bits) => pam::map1(move |x| pa::round_mantissa(x, bits), x, y),
         Unary::Neg => map1(|x: f32| -x, x, y),
         Unary::Abs => map1(f32::abs, x, y),
         Unary::Floor => map1(f32::floor, x, y),
@@ -152,7 +153,7 @@ fn scale(k: i32, x: &[f32], y: &mut [f32]) {
             (e > 0) & (e < 255) & (e + k.clamp(-300, 300) > 0) & (e + k.clamp(-300, 300) < 255)
         };
         if x.iter().fold(true, |all, x| all & inside(x)) {
-            map1(move |x: f32| f32::from_bits(x.to_bits().wrapping_add(step)), x, y);
+            pam::map1(move |x: f32| f32::from_bits(x.to_bits().wrapping_add(step)), x, y);
         } else {
             y.iter_mut().zip(x).for_each(|(y, &x)| *y = pa::scale_pow2(x, k));
         }
@@ -162,12 +163,12 @@ fn scale(k: i32, x: &[f32], y: &mut [f32]) {
 /// `y[i] = op(a[i], b[i])`.
 pub fn binary(op: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
     match op {
-        Binary::PaMul(0) => map2(|a, b| pa::mul(a, b, 0), a, b, y),
-        Binary::PaMul(offset) => map2(move |a, b| pa::mul(a, b, offset), a, b, y),
-        Binary::PaDiv(0) => map2(|a, b| pa::div(a, b, 0), a, b, y),
-        Binary::PaDiv(offset) => map2(move |a, b| pa::div(a, b, offset), a, b, y),
-        Binary::PaExp2Grad => map2(pa::exp2_grad, a, b, y),
-        Binary::PaLog2Grad => map2(pa::log2_grad, a, b, y),
+        Binary::PaMul(0) => pam::map2(|a, b| pa::mul(a, b, 0), a, b, y),
+        Binary::PaMul(offset) => pam::map2(move |a, b| pa::mul(a, b, offset), a, b, y),
+        Binary::PaDiv(0) => pam::map2(|a, b| pa::div(a, b, 0), a, b, y),
+        Binary::PaDiv(offset) => pam::map2(move |a, b| pa::div(a, b, offset), a, b, y),
+        Binary::PaExp2Grad => pam::map2(pa::exp2_grad, a, b, y),
+        Binary::PaLog2Grad => pam::map2(pa::log2_grad, a, b, y),
         Binary::Add => map2(|a: f32, b: f32| a + b, a, b, y),
         Binary::Sub => map2(|a: f32, b: f32| a - b, a, b, y),
         Binary::Max => map2(maximum, a, b, y),
@@ -182,8 +183,8 @@ pub fn binary(op: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
 /// `y[i] = op(a[i], b[i], c[i])`.
 pub fn ternary(op: Ternary, a: &[f32], b: &[f32], c: &[f32], y: &mut [f32]) {
     match op {
-        Ternary::PaMulGrad(o) => map3(move |a, b, c| pa::mul_grad(a, b, c, o), a, b, c, y),
-        Ternary::PaDivGradA(o) => map3(move |a, b, c| pa::div_grad_a(a, b, c, o), a, b, c, y),
-        Ternary::PaDivGradB(o) => map3(move |a, b, c| pa::div_grad_b(a, b, c, o), a, b, c, y),
+        Ternary::PaMulGrad(o) => pam::map3(move |a, b, c| pa::mul_grad(a, b, c, o), a, b, c, y),
+        Ternary::PaDivGradA(o) => pam::map3(move |a, b, c| pa::div_grad_a(a, b, c, o), a, b, c, y),
+        Ternary::PaDivGradB(o) => pam::map3(move |a, b, c| pa::div_grad_b(a, b, c, o), a, b, c, y),
     }
 }

@@ -42,7 +42,7 @@ mod tests {
     fn erf_at_known_points() {
         // Values of Abramowitz & Stegun, table 7.1.
         for (x, y) in
-            [(0.5, 0.520_499_88), (1.0, 0.842_700_8), (1.99, 0.995_111_4), (2.0, 0.995_322_26)]
+            [(0.5, 0.520_499_9), (1.0, 0.842_700_8), (1.99, 0.995_111_4), (2.0, 0.995_322_3)]
         {
             assert!((erf(x) - y).abs() < 1e-7, "{x}: {} {y}", erf(x));
             assert_eq!(erf(-x), -erf(x));

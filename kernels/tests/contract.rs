@@ -12,10 +12,12 @@ fn number(class: usize, seed: u64) -> f32 {
     let plain = f32::from_bits(bits & 0x807F_FFFF | (120 + bits % 14) << 23);
     match class {
         0 => plain,
-        1 if bits % 3 == 0 => f32::from_bits(bits & 0x8000_0000),
-        2 => f32::from_bits(bits & 0x807F_FFFF | (bits >> 8) % 120 << 23),
-        3 => f32::from_bits(bits & 0x807F_FFFF | (bits >> 8) % 255 << 23),
-        4 if bits % 7 == 0 => [f32::INFINITY, f32::NAN, f32::NEG_INFINITY][bits as usize / 7 % 3],
+        1 if bits.is_multiple_of(3) => f32::from_bits(bits & 0x8000_0000),
+        2 => f32::from_bits(bits & 0x807F_FFFF | ((bits >> 8) % 120) << 23),
+        3 => f32::from_bits(bits & 0x807F_FFFF | ((bits >> 8) % 255) << 23),
+        4 if bits.is_multiple_of(7) => {
+            [f32::INFINITY, f32::NAN, f32::NEG_INFINITY][bits as usize / 7 % 3]
+        }
         _ => plain,
     }
 }
@@ -62,6 +64,10 @@ fn every_form_gives_the_specified_bits() {
     for a in 0..5 {
         for b in 0..5 {
             check([13, 40, 300], [a, b], 0, 23, false);
+            // Few rows go without tiles.
+            check([3, 70, 300], [a, b], 0, 23, true);
+            check([2, 130, 9], [a, b], 0x0060_0000, 23, false);
+            check([12, 32, 9], [a, b], -0x0020_0000, 23, false);
         }
     }
     check([24, 64, 513], [0, 0], 0, 23, true);

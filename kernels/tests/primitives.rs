@@ -134,7 +134,7 @@ fn log2(x: u32) -> u32 {
     let length = 128 - size.leading_zeros() as i32;
     let significand = nearest(size, length - 24);
     // significand · 2^(length − 24 − 23); a carry into the exponent adds up by itself.
-    sign | ((length - 24 - 23 + 149) << 23) as u32 + significand as u32
+    sign | (((length - 24 - 23 + 149) << 23) as u32 + significand as u32)
 }
 
 fn mul_grad(a: u32, b: u32, delta: u32, offset: i64) -> u32 {

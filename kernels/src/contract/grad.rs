@@ -150,13 +150,11 @@ unsafe fn block(
     let left = Left { data: delta.data, offset: delta.offset, row: delta.row, col: delta.col };
     let mut sums: Tile = [0.0; TILE_ROWS * TILE_COLUMNS];
     let store = |i: Range<usize>, j: Range<usize>, sums: &Tile, add: bool| {
-        for (i, sums) in i.zip(sums.chunks_exact(TILE_COLUMNS)) {
-            for (j, &sum) in j.clone().zip(sums) {
-                // SAFETY: the caller hands over these rows and columns.
-                let out = unsafe { &mut *target.base.add(i * target.row + j * target.col) };
-                *out = if add { *out + sum } else { sum };
-            }
-        }
+        along(target.row < target.col, i, j, |i, j, at| {
+            // SAFETY: the caller hands over these rows and columns.
+            let out = unsafe { &mut *target.base.add(i * target.row + j * target.col) };
+            *out = if add { *out + sums[at] } else { sums[at] };
+        });
     };
     WORKSPACE.with_borrow_mut(|w| {
         for from in columns.clone().step_by(BLOCK_COLUMNS) {
@@ -182,6 +180,23 @@ unsafe fn block(
     });
 }
 
+/// Visits the elements of a tile with their places in it, along its columns or along its rows.
+#[inline(always)]
+fn along(
+    columns: bool,
+    i: Range<usize>,
+    j: Range<usize>,
+    mut visit: impl FnMut(usize, usize, usize),
+) {
+    let (top, left) = (i.start, j.start);
+    let mut visit = |i: usize, j: usize| visit(i, j, (i - top) * TILE_COLUMNS + j - left);
+    if columns {
+        j.for_each(|j| i.clone().for_each(|i| visit(i, j)));
+    } else {
+        i.for_each(|i| j.clone().for_each(|j| visit(i, j)));
+    }
+}
+
 /// The operand by which the derivative is taken, for a tile.
 struct Own {
     values: Tile,
@@ -192,12 +207,11 @@ impl Own {
     fn read(own: &Strided<'_>, i: Range<usize>, j: Range<usize>, mantissa: u32) -> Own {
         let mut values = [1.0; TILE_ROWS * TILE_COLUMNS];
         let mut nan = false;
-        for (i, values) in i.zip(values.chunks_exact_mut(TILE_COLUMNS)) {
-            for (j, value) in j.clone().zip(values) {
-                *value = round_mantissa(own.data[own.offset + i * own.row + j * own.col], mantissa);
-                nan |= value.is_nan();
-            }
-        }
+        along(own.row < own.col, i, j, |i, j, at| {
+            let value = own.data[own.offset + i * own.row + j * own.col];
+            values[at] = round_mantissa(value, mantissa);
+            nan |= value.is_nan();
+        });
         Own { values, nan }
     }
 
@@ -255,7 +269,7 @@ fn tile(
     special(&own.values, &left.data[panel], b, offset, out);
 }
 
-multiversion! {
+multiversion! { pam
     /// The specification itself.
     fn special(own: &Tile, delta: &[f32], right: &[f32], offset: Offset, out: &mut Tile) {
         out.fill(0.0);

@@ -10,10 +10,10 @@ use crate::pa::{Offset, round_mantissa};
 use crate::simd::multiversion;
 use std::ops::Range;
 
-const MAGNITUDE: u32 = 0x7FFF_FFFF;
-const MIN: u32 = 0x0080_0000;
+pub(super) const MAGNITUDE: u32 = 0x7FFF_FFFF;
+pub(super) const MIN: u32 = 0x0080_0000;
 const INF: u32 = 0x7F80_0000;
-const BIAS: u32 = 0x3F80_0000;
+pub(super) const BIAS: u32 = 0x3F80_0000;
 
 /// What the magnitudes of a panel are like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use super::K_CHUNK;
 use super::columns::Columns;
+use super::pack::{BIAS, Facts, Form, MAGNITUDE, MIN, gather, narrow};
 use super::serial::{Left, Out};
 use crate::pa::{self, Offset, round_mantissa};
 use crate::simd::{F2, multiversion};
@@ -22,21 +23,47 @@ pub(crate) fn product(
     (offset, mantissa): (Offset, u32),
 ) {
     block.resize(K_CHUNK * WIDTH, 0.0);
-    let mut sums = [0f32; WIDTH];
+    let (mut sums, mut row) = ([0f32; WIDTH], [0f32; K_CHUNK]);
     for from in columns.clone().step_by(WIDTH) {
         let width = WIDTH.min(columns.end - from);
         for start in (0..k).step_by(K_CHUNK) {
             let chunk = start..(start + K_CHUNK).min(k);
+            let block = &mut block[..chunk.len() * width];
             right.copy(chunk.clone(), from..from + width, width, block);
             if mantissa < 23 {
-                block.iter_mut().for_each(|x| *x = round_mantissa(*x, mantissa));
+                narrow(block, mantissa);
             }
+            let mut right = Facts::default();
+            gather(block, &mut right);
             for i in 0..m {
                 let sums = &mut sums[..width];
                 sums.fill(0.0);
-                for (k, b) in chunk.clone().zip(block.chunks(width)) {
-                    let a = round_mantissa(left.at(i, k), mantissa);
-                    accumulate(move |a, b| pa::mul(a, b, offset), a, b, sums);
+                let row = &mut row[..chunk.len()];
+                for (a, k) in row.iter_mut().zip(chunk.clone()) {
+                    *a = round_mantissa(left.at(i, k), mantissa);
+                }
+                let mut left = Facts::default();
+                gather(row, &mut left);
+                let bias = BIAS.wrapping_sub(offset as u32);
+                match Form::of(left, right, offset) {
+                    Form::Raw => {
+                        let product = |a: f32, b: f32| {
+                            f32::from_bits(a.to_bits().wrapping_sub(bias).wrapping_add(b.to_bits()))
+                        };
+                        accumulate(product, row, block, sums);
+                    }
+                    Form::Zeros { .. } | Form::Compare => {
+                        let product = move |a: f32, b: f32| {
+                            let (x, y) = (a.to_bits() & MAGNITUDE, b.to_bits() & MAGNITUDE);
+                            let sum = a.to_bits().wrapping_sub(bias).wrapping_add(b.to_bits());
+                            let lives = (x >= MIN) & (y >= MIN) & (x + y >= bias + MIN);
+                            f32::from_bits(if lives { sum } else { 0 })
+                        };
+                        accumulate(product, row, block, sums);
+                    }
+                    Form::Full | Form::Special => {
+                        accumulate(move |a, b| pa::mul(a, b, offset), row, block, sums);
+                    }
                 }
                 // SAFETY: the caller hands over these rows and columns.
                 unsafe { out.store(i, from, sums, start > 0) };
@@ -45,11 +72,26 @@ pub(crate) fn product(
     }
 }
 
-multiversion! {
-    /// `sums[j] += f(a, b[j])`.
-    fn accumulate<F: F2>(f: F, a: f32, b: &[f32], sums: &mut [f32]) {
-        for (s, &b) in sums.iter_mut().zip(b) {
-            *s += f.call(a, b);
+multiversion! { pam
+    /// `sums[j] += f(a[k], b[k, j])` for all k.
+    fn accumulate<F: F2>(f: F, a: &[f32], b: &[f32], sums: &mut [f32]) {
+        let width = sums.len();
+        // As many sums at a time as registers hold.
+        for from in (0..width).step_by(64) {
+            let part = 64.min(width - from);
+            if let Ok(part) = <&mut [f32; 64]>::try_from(&mut sums[from..from + part]) {
+                let mut sums = *part;
+                for (&a, b) in a.iter().zip(b.chunks_exact(width)) {
+                    let b = &b[from..from + 64];
+                    sums.iter_mut().zip(b).for_each(|(s, &b)| *s += f.call(a, b));
+                }
+                *part = sums;
+            } else {
+                for (&a, b) in a.iter().zip(b.chunks_exact(width)) {
+                    let sums = sums[from..].iter_mut().zip(&b[from..]);
+                    sums.for_each(|(s, &b)| *s += f.call(a, b));
+                }
+            }
         }
     }
 }

@@ -3,6 +3,8 @@
 //! The integer addition of two bit patterns carries the sign by itself, since the magnitudes leave
 //! the top bit alone.
 
+#![allow(clippy::wildcard_imports, reason = "the intrinsics are named one by one below")]
+
 use crate::contract::{TILE_COLUMNS, TILE_ROWS};
 use crate::pa::Offset;
 use std::arch::asm;
@@ -26,6 +28,7 @@ macro_rules! kernel {
         /// # Safety
         /// The processor must have AVX-512F.
         #[target_feature(enable = "avx512f")]
+        #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
         pub(crate) unsafe fn $name(sums: &[i32], $($arg: $t,)* right: &[f32], out: &mut Tile) {
             let mut acc = [[_mm512_setzero_ps(); 2]; TILE_ROWS];
             let depth = right.len() / TILE_COLUMNS;
@@ -106,6 +109,7 @@ kernel! {
 /// # Safety
 /// The processor must have AVX-512F.
 #[target_feature(enable = "avx512f")]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
 pub(crate) unsafe fn masked<const A: bool, const B: bool>(
     sums: &[i32],
     masks: &[u16],

@@ -1,6 +1,8 @@
 //! AVX-512 micro-kernels of the exact derivatives: a tile of 12 by 32 sums in registers, the
 //! mantissas of the operand by which the derivative is taken in the first-level cache.
 
+#![allow(clippy::wildcard_imports, reason = "the intrinsics are named one by one below")]
+
 use crate::contract::{TILE_COLUMNS, TILE_ROWS};
 use std::arch::x86_64::*;
 
@@ -15,6 +17,7 @@ const EXPONENT: i32 = !0x007F_FFFF;
 /// # Safety
 /// The processor must have AVX-512F.
 #[target_feature(enable = "avx512f")]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
 pub(crate) unsafe fn raw(
     raises: &[i32; TILE_ROWS * TILE_COLUMNS],
     sums: &[i32],
@@ -43,6 +46,7 @@ pub(crate) unsafe fn raw(
 /// # Safety
 /// The processor must have AVX-512F.
 #[target_feature(enable = "avx512f")]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
 pub(crate) unsafe fn compare(
     raises: &[i32; TILE_ROWS * TILE_COLUMNS],
     sums: &[i32],

@@ -5,6 +5,7 @@ mod avx512_grad;
 
 use crate::contract::{Form, LeftPanel, RightPanel, TILE_COLUMNS, TILE_ROWS};
 use crate::pa::{self, Offset};
+use crate::simd::multiversion;
 
 /// Whether the AVX-512 micro-kernels can run here.
 pub(crate) fn avx512_available() -> bool {
@@ -26,30 +27,37 @@ pub(crate) fn tile(
     let sums = &left.sums[panel.clone()];
     let floors = &left.floors[panel.clone()];
     let masks = &left.masks[panel.clone()];
-    // SAFETY: the callers have asked `avx512_available`.
     match Form::of(left.facts[q], right.facts[p], offset) {
+        // SAFETY: the callers have asked `avx512_available`, here and below.
         Form::Raw => unsafe { avx512::raw(sums, b, out) },
-        Form::Zeros { left: true, right: true } => unsafe {
-            avx512::masked::<true, true>(sums, masks, b, out);
-        },
-        Form::Zeros { left: true, right: false } => unsafe {
-            avx512::masked::<true, false>(sums, masks, b, out);
-        },
-        Form::Zeros { left: false, .. } => unsafe {
-            avx512::masked::<false, true>(sums, masks, b, out);
-        },
+        Form::Zeros { left: true, right: true } => {
+            // SAFETY: as above.
+            unsafe { avx512::masked::<true, true>(sums, masks, b, out) }
+        }
+        Form::Zeros { left: true, right: false } => {
+            // SAFETY: as above.
+            unsafe { avx512::masked::<true, false>(sums, masks, b, out) }
+        }
+        Form::Zeros { left: false, .. } => {
+            // SAFETY: as above.
+            unsafe { avx512::masked::<false, true>(sums, masks, b, out) }
+        }
+        // SAFETY: as above.
         Form::Compare => unsafe { avx512::compare(sums, floors, b, out) },
+        // SAFETY: as above.
         Form::Full => unsafe { avx512::full(sums, floors, offset, b, out) },
         Form::Special => special(&left.data[panel], b, offset, out),
     }
 }
 
-/// The specification itself, for panels with infinities and NaNs.
-fn special(a: &[f32], b: &[f32], offset: Offset, out: &mut [f32; TILE_ROWS * TILE_COLUMNS]) {
-    out.fill(0.0);
-    for (a, b) in a.chunks_exact(TILE_ROWS).zip(b.chunks_exact(TILE_COLUMNS)) {
-        for (&a, out) in a.iter().zip(out.chunks_exact_mut(TILE_COLUMNS)) {
-            out.iter_mut().zip(b).for_each(|(o, &b)| *o += pa::mul(a, b, offset));
+multiversion! { pam
+    /// The specification itself, for panels with infinities and NaNs.
+    fn special(a: &[f32], b: &[f32], offset: Offset, out: &mut [f32; TILE_ROWS * TILE_COLUMNS]) {
+        out.fill(0.0);
+        for (a, b) in a.chunks_exact(TILE_ROWS).zip(b.chunks_exact(TILE_COLUMNS)) {
+            for (&a, out) in a.iter().zip(out.chunks_exact_mut(TILE_COLUMNS)) {
+                out.iter_mut().zip(b).for_each(|(o, &b)| *o += pa::mul(a, b, offset));
+            }
         }
     }
 }
