@@ -140,6 +140,16 @@ multiversion! {
 }
 
 multiversion! {
+    /// The magnitudes from which products overflow, for numbers one of which can make that happen.
+    fn limit(values: &[f32], bias: u32, ceilings: &mut [i32]) {
+        for (x, ceiling) in values.iter().zip(ceilings) {
+            let m = x.to_bits() & MAGNITUDE;
+            *ceiling = (bias + INF).wrapping_sub(m).min(i32::MAX as u32) as i32;
+        }
+    }
+}
+
+multiversion! {
     fn narrow(values: &mut [f32], mantissa: u32) {
         values.iter_mut().for_each(|x| *x = round_mantissa(*x, mantissa));
     }
@@ -154,6 +164,8 @@ pub(crate) struct LeftPanel {
     pub sums: Vec<i32>,
     /// The magnitude that the right operand must reach for a product that is not zero.
     pub floors: Vec<i32>,
+    /// The magnitude of the right operand from which a product overflows.
+    pub ceilings: Vec<i32>,
     /// All bits for a number, none for a zero.
     pub masks: Vec<u16>,
     pub facts: Vec<Facts>,
@@ -176,6 +188,7 @@ impl LeftPanel {
         self.sums.resize(panels * size, 0);
         self.floors.resize(panels * size, 0);
         self.masks.resize(panels * size, 0);
+        self.ceilings.resize(panels * size, 0);
         self.facts.clear();
         let bias = BIAS.wrapping_sub(offset as u32);
         for (p, first) in rows.clone().step_by(TILE_ROWS).enumerate() {
@@ -211,6 +224,9 @@ impl LeftPanel {
             let floors = &mut self.floors[p * size..][..size];
             let masks = &mut self.masks[p * size..][..size];
             prepare(panel, bias, sums, floors, masks);
+            if facts.largest > bias {
+                limit(panel, bias, &mut self.ceilings[p * size..][..size]);
+            }
         }
     }
 }

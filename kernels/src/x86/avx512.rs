@@ -6,7 +6,6 @@
 #![allow(clippy::wildcard_imports, reason = "the intrinsics are named one by one below")]
 
 use crate::contract::{TILE_COLUMNS, TILE_ROWS};
-use crate::pa::Offset;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
@@ -84,22 +83,20 @@ kernel! {
 
 kernel! {
     /// Sums of products of any finite numbers.
-    full(floors, offset; floors: &[i32], offset: Offset) |acc, sum, b, size, i| {
-        // SAFETY: `floors` is as long as `sums`.
+    full(_f, _o; floors: &[i32], ceilings: &[i32]) |acc, sum, b, size, i| {
+        // SAFETY: both are as long as `sums`.
         let floor = _mm512_set1_epi32(unsafe { *floors.get_unchecked(i) });
         let lives = _mm512_cmpge_epi32_mask(size, floor);
+        // SAFETY: as above.
+        let ceiling = _mm512_set1_epi32(unsafe { *ceilings.get_unchecked(i) });
+        let over = _mm512_cmpge_epi32_mask(size, ceiling);
+        // Where it overflows, the left magnitude exceeds the bias, so that the sign survived.
+        let sign = _mm512_set1_epi32(i32::MIN);
+        let sign = _mm512_ternarylogic_epi32::<0b0010_1000>(sum, b, sign);
+        let infinity = _mm512_set1_epi32(0x7F80_0000);
         let product = _mm512_add_epi32(sum, b);
-        // The magnitude of the left operand, with the bias that was taken off put back.
-        let bias = _mm512_set1_epi32(0x3F80_0000 - offset);
-        let own = _mm512_and_si512(_mm512_add_epi32(sum, bias), _mm512_set1_epi32(MAGNITUDE));
-        let total = _mm512_add_epi32(own, size);
-        let limit = _mm512_add_epi32(bias, _mm512_set1_epi32(0x7F80_0000));
-        let over = _mm512_cmpge_epu32_mask(total, limit);
-        let sign = _mm512_xor_si512(_mm512_add_epi32(sum, bias), b);
-        let sign = _mm512_and_si512(sign, _mm512_set1_epi32(i32::MIN));
-        let infinite = _mm512_or_si512(sign, _mm512_set1_epi32(0x7F80_0000));
-        let product = _mm512_castsi512_ps(_mm512_mask_mov_epi32(product, over, infinite));
-        _mm512_mask_add_ps(acc, lives, acc, product)
+        let product = _mm512_mask_or_epi32(product, over, sign, infinity);
+        _mm512_mask_add_ps(acc, lives, acc, _mm512_castsi512_ps(product))
     }
 }
 

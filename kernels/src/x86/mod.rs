@@ -45,7 +45,7 @@ pub(crate) fn tile(
         // SAFETY: as above.
         Form::Compare => unsafe { avx512::compare(sums, floors, b, out) },
         // SAFETY: as above.
-        Form::Full => unsafe { avx512::full(sums, floors, offset, b, out) },
+        Form::Full => unsafe { avx512::full(sums, floors, &left.ceilings[panel], b, out) },
         Form::Special => special(&left.data[panel], b, offset, out),
     }
 }
