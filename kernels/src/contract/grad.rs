@@ -217,14 +217,19 @@ impl Own {
 
     /// The mantissas with the offset added: what the slopes' bits are raised by.
     #[cfg(target_arch = "x86_64")]
-    fn raises(&self, offset: Offset) -> [i32; TILE_ROWS * TILE_COLUMNS] {
-        self.values.map(|x| {
+    fn raises(&self, offset: Offset) -> Raises {
+        Raises(self.values.map(|x| {
             let m = x.to_bits() & 0x7FFF_FFFF;
             let normal = (MIN..INF).contains(&i64::from(m));
             if normal { (i64::from(m) & MANTISSA) as i32 + offset } else { offset }
-        })
+        }))
     }
 }
+
+/// What the bits of the slopes of a tile are raised by, in whole cache lines.
+#[cfg(target_arch = "x86_64")]
+#[repr(align(64))]
+pub(crate) struct Raises(pub [i32; TILE_ROWS * TILE_COLUMNS]);
 
 /// Which micro-kernel is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,7 +263,7 @@ fn tile(
     out: &mut Tile,
 ) {
     let panel = q * left.depth * TILE_ROWS..(q + 1) * left.depth * TILE_ROWS;
-    let b = &right.data[p * right.depth * TILE_COLUMNS..][..right.depth * TILE_COLUMNS];
+    let b = right.panel(p);
     let form = form(own, left.facts[q], right.facts[p], offset);
     #[cfg(target_arch = "x86_64")]
     if form != Form::Special && crate::x86::avx512_available() {

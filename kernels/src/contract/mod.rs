@@ -29,6 +29,8 @@ use crate::Pool;
 use crate::pa::Offset;
 use columns::{Columns, Strided};
 #[cfg(target_arch = "x86_64")]
+pub(crate) use grad::Raises;
+#[cfg(target_arch = "x86_64")]
 pub(crate) use pack::{Form, LeftPanel, RightPanel};
 use serial::{Left, Out, serial};
 pub(crate) use serial::{TILE_COLUMNS, TILE_ROWS};

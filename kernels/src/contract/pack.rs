@@ -15,6 +15,9 @@ pub(super) const MIN: u32 = 0x0080_0000;
 const INF: u32 = 0x7F80_0000;
 pub(super) const BIAS: u32 = 0x3F80_0000;
 
+/// Numbers in a cache line.
+const LINE: usize = 16;
+
 /// What the magnitudes of a panel are like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
@@ -67,12 +70,20 @@ impl Form {
 /// Panels of the right operand: `[panel][k][TILE_COLUMNS]`, missing columns filled with ones.
 #[derive(Default)]
 pub(crate) struct RightPanel {
-    pub data: Vec<f32>,
+    data: Vec<f32>,
+    /// Where the panels begin: at a cache line, since vectors that straddle two cost twice.
+    start: usize,
     pub facts: Vec<Facts>,
     pub depth: usize,
 }
 
 impl RightPanel {
+    /// Panel `p`.
+    pub(crate) fn panel(&self, p: usize) -> &[f32] {
+        let size = self.depth * TILE_COLUMNS;
+        &self.data[self.start + p * size..][..size]
+    }
+
     pub(crate) fn pack(
         &mut self,
         source: &impl Columns,
@@ -83,9 +94,11 @@ impl RightPanel {
         let panels = n.len().div_ceil(TILE_COLUMNS);
         self.depth = k.len();
         let size = self.depth * TILE_COLUMNS;
-        self.data.resize(panels * size, 0.0);
+        self.data.resize(panels * size + LINE, 0.0);
+        self.start = self.data.as_ptr().align_offset(4 * LINE).min(LINE);
         self.facts.clear();
-        for (panel, j) in self.data.chunks_exact_mut(size).zip(n.clone().step_by(TILE_COLUMNS)) {
+        let data = &mut self.data[self.start..][..panels * size];
+        for (panel, j) in data.chunks_exact_mut(size).zip(n.clone().step_by(TILE_COLUMNS)) {
             let width = TILE_COLUMNS.min(n.end - j);
             source.copy(k.clone(), j..j + width, TILE_COLUMNS, panel);
             if width < TILE_COLUMNS {

@@ -73,6 +73,24 @@ impl Out {
         Out { base: unsafe { self.base.add(elements) }, ..self }
     }
 
+    /// Asks for the columns of a tile from `j` on, which lie far apart in a dense matrix, before they
+    /// are needed.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn fetch(&self, rows: Range<usize>, j: usize) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        if self.per == usize::MAX {
+            for i in rows {
+                let at = self.base.wrapping_add(i * self.row + j).cast::<i8>();
+                // SAFETY: a prefetch reads nothing, wherever it points.
+                unsafe {
+                    _mm_prefetch::<_MM_HINT_T0>(at);
+                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64));
+                }
+            }
+        }
+    }
+
     /// Writes, or adds to, elements of row `i` from column `j` on.
     ///
     /// # Safety
@@ -199,6 +217,9 @@ fn tiled(
                     let width = TILE_COLUMNS.min(to - j);
                     for (q, i) in rows.clone().step_by(TILE_ROWS).enumerate() {
                         let height = TILE_ROWS.min(rows.end - i);
+                        if start > 0 {
+                            out.fetch(i..i + height, j);
+                        }
                         crate::x86::tile(&w.left, q, &w.right, p, offset, &mut tile);
                         let rows = i..i + height;
                         // SAFETY: the caller hands over these rows and columns.

@@ -3,7 +3,7 @@
 
 #![allow(clippy::wildcard_imports, reason = "the intrinsics are named one by one below")]
 
-use crate::contract::{TILE_COLUMNS, TILE_ROWS};
+use crate::contract::{Raises, TILE_COLUMNS, TILE_ROWS};
 use std::arch::x86_64::*;
 
 type Tile = [f32; TILE_ROWS * TILE_COLUMNS];
@@ -18,12 +18,7 @@ const EXPONENT: i32 = !0x007F_FFFF;
 /// The processor must have AVX-512F.
 #[target_feature(enable = "avx512f")]
 #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
-pub(crate) unsafe fn raw(
-    raises: &[i32; TILE_ROWS * TILE_COLUMNS],
-    sums: &[i32],
-    right: &[f32],
-    out: &mut Tile,
-) {
+pub(crate) unsafe fn raw(raises: &Raises, sums: &[i32], right: &[f32], out: &mut Tile) {
     let mut acc = [[_mm512_setzero_ps(); 2]; TILE_ROWS];
     let slope = _mm512_set1_epi32(EXPONENT);
     for (sums, b) in sums.as_chunks::<TILE_ROWS>().0.iter().zip(right.as_chunks::<32>().0) {
@@ -48,7 +43,7 @@ pub(crate) unsafe fn raw(
 #[target_feature(enable = "avx512f")]
 #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
 pub(crate) unsafe fn compare(
-    raises: &[i32; TILE_ROWS * TILE_COLUMNS],
+    raises: &Raises,
     sums: &[i32],
     floors: &[i32],
     right: &[f32],
@@ -92,8 +87,8 @@ fn load(b: &[f32; TILE_COLUMNS]) -> [__m512i; 2] {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn raised(raises: &[i32; TILE_ROWS * TILE_COLUMNS], row: usize, half: usize) -> __m512i {
-    let at = &raises[row * TILE_COLUMNS + half * 16..][..16];
+fn raised(raises: &Raises, row: usize, half: usize) -> __m512i {
+    let at = &raises.0[row * TILE_COLUMNS + half * 16..][..16];
     // SAFETY: the slice holds 16 numbers.
     unsafe { _mm512_loadu_si512(at.as_ptr().cast()) }
 }

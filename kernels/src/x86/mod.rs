@@ -3,7 +3,7 @@
 mod avx512;
 mod avx512_grad;
 
-use crate::contract::{Form, LeftPanel, RightPanel, TILE_COLUMNS, TILE_ROWS};
+use crate::contract::{Form, LeftPanel, Raises, RightPanel, TILE_COLUMNS, TILE_ROWS};
 use crate::pa::{self, Offset};
 use crate::simd::multiversion;
 
@@ -22,7 +22,7 @@ pub(crate) fn tile(
     out: &mut [f32; TILE_ROWS * TILE_COLUMNS],
 ) {
     let depth = left.depth;
-    let b = &right.data[p * depth * TILE_COLUMNS..][..depth * TILE_COLUMNS];
+    let b = right.panel(p);
     let panel = q * depth * TILE_ROWS..(q + 1) * depth * TILE_ROWS;
     let sums = &left.sums[panel.clone()];
     let floors = &left.floors[panel.clone()];
@@ -65,7 +65,7 @@ multiversion! { pam
 /// One register tile of an exact derivative; `floors` are needed where there are zeros or underflow.
 /// The callers have asked [`avx512_available`].
 pub(crate) fn grad_tile(
-    raises: &[i32; TILE_ROWS * TILE_COLUMNS],
+    raises: &Raises,
     sums: &[i32],
     floors: Option<&[i32]>,
     right: &[f32],
