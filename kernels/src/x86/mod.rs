@@ -1,4 +1,5 @@
-//! Micro-kernels for x86-64.
+//! Micro-kernels for x86-64, in the link section `pam_text` like every kernel of PA arithmetic, so that
+//! their machine code can be disassembled and shown not to multiply.
 
 mod avx512;
 mod avx512_grad;
