@@ -144,7 +144,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       if (j == 4) p = at(p, col_gap);
       u32 bits = 0;
       if (row + spread(i, 16) < rows && col + spread(j, 32) < cols)
-        bits = round_mantissa(flush(*p), mantissa);
+        bits = flush(round_mantissa(*p, mantissa));
       bool is_nan = mag(bits) > PA_INF;
       nan |= is_nan;
       own[i][j] = is_nan ? OWN_NAN : (bits & PA_MANT) + offset;

@@ -40,16 +40,18 @@ template <int S> PA_FN u32 shl(u32 x) {
 #endif
 }
 
-// Byte offset of the 4-byte element `i`, for the same reason.
-PA_FN u64 offset4(u64 i) {
+template <int S> PA_FN u64 shl64(u64 x) {
 #ifdef PAM_HOST_SHIM
-  return i << 2;
+  return x << S;
 #else
   u64 r;
-  asm("shl.b64 %0, %1, 2;" : "=l"(r) : "l"(i));
+  asm("shl.b64 %0, %1, %2;" : "=l"(r) : "l"(x), "n"(S));
   return r;
 #endif
 }
+
+// Byte offset of the 4-byte element `i`.
+PA_FN u64 offset4(u64 i) { return shl64<2>(i); }
 
 // Address of element `i` of an array of 4-byte elements.
 template <typename T> PA_FN const T *at(const T *p, u64 i) {

@@ -35,7 +35,7 @@ PA_FN void pack(const u32 *source, const u64 *batch_offsets, u32 rows, u32 depth
   u32 k0 = shl<5>(blockIdx.x), row0 = shl<EDGE_LOG2>(blockIdx.y);
   if (threadIdx.x == 0) seen[0] = seen[1] = seen[2] = 0;
   source = at(source, *byte_at(batch_offsets, (u64)shl<3>(blockIdx.z)));
-  u32 low = 0, high = 0, flags = 0;
+  Seen found = {0, 0, 0};
   // Lanes run along whichever dimension is contiguous.
   bool along_depth = depth_stride == 1;
   u32 k = k0 + (along_depth ? lane : warp), row = row0 + (along_depth ? warp : lane);
@@ -51,16 +51,8 @@ PA_FN void pack(const u32 *source, const u64 *batch_offsets, u32 rows, u32 depth
       u32 r = row - row0, d = k - k0;
       u32 bits = PA_BIAS;  // rows past the end hold a harmless 1; their outputs are never stored
       if (row < rows && k < depth) {
-        bits = round_mantissa(flush(*at(source, here)), mantissa);
-        u32 m = mag(bits);
-        if (m < PA_MIN) {
-          flags |= HAS_ZERO;
-        } else if (m >= PA_INF) {
-          flags |= HAS_SPECIAL;
-        } else {
-          low = low > PA_MAG - m ? low : PA_MAG - m;
-          high = high > m ? high : m;
-        }
+        bits = flush(round_mantissa(*at(source, here), mantissa));
+        note(found, bits);
       }
       *line_of(tile, d, r) = bits;
       here += step;
@@ -76,24 +68,10 @@ PA_FN void pack(const u32 *source, const u64 *batch_offsets, u32 rows, u32 depth
       start += next_k;
     }
   }
-  low = __reduce_max_sync(0xFFFFFFFFu, low);
-  high = __reduce_max_sync(0xFFFFFFFFu, high);
-  flags = __reduce_or_sync(0xFFFFFFFFu, flags);
-  if (lane == 0) {
-    atomicMax(&seen[0], low);
-    atomicMax(&seen[1], high);
-    atomicOr(&seen[2], flags);
-  }
-  __syncthreads();
   u32 panel = (u32)stride_mul(blockIdx.z, panels_per_batch) + blockIdx.y;
-  if (threadIdx.x == 0) {
-    u32 chunk = k0 >> CHUNK_LOG2;
-    u64 entry = stride_mul(panel, chunks) + chunk;
-    u32 *f = &byte_at(facts, entry << 4)->low;
-    atomicMax(f, seen[0]);
-    atomicMax(f + 1, seen[1]);
-    atomicOr(f + 2, seen[2]);
-  }
+  u64 entry = stride_mul(panel, chunks) + (k0 >> CHUNK_LOG2);
+  // The barrier inside also completes the tile.
+  publish(found, seen, byte_at(facts, entry << 4));
   u32 *out = at(planes, stride_mul(panel, panel_stride));
   u64 depth_end = panel_stride >> EDGE_LOG2;
 #pragma unroll 1

@@ -19,11 +19,49 @@
 struct Facts {
   u32 low;    // PA_MAG - (smallest non-zero magnitude), 0 when every value is zero
   u32 high;   // largest finite magnitude
-  u32 flags;  // HAS_ZERO, HAS_SPECIAL
+  u32 flags;  // HAS_ZERO, HAS_SPECIAL, HAS_TINY
   u32 spare;
 };
 #define HAS_ZERO 1u
 #define HAS_SPECIAL 2u
+// Subnormals that were not flushed: only where an operand is read in place instead of packed.
+#define HAS_TINY 4u
+
+// What one thread has seen, to be folded into a panel's facts.
+struct Seen {
+  u32 low, high, flags;
+};
+
+PA_FN void note(Seen &seen, u32 bits) {
+  u32 m = mag(bits);
+  if (m < PA_MIN) {
+    seen.flags |= m == 0 ? HAS_ZERO : HAS_ZERO | HAS_TINY;
+  } else if (m >= PA_INF) {
+    seen.flags |= HAS_SPECIAL;
+  } else {
+    seen.low = seen.low > PA_MAG - m ? seen.low : PA_MAG - m;
+    seen.high = seen.high > m ? seen.high : m;
+  }
+}
+
+// Folds the block's findings into one entry; every thread takes part. `shared` is zeroed before a
+// barrier that precedes the call.
+PA_FN void publish(Seen seen, u32 *shared, Facts *entry) {
+  seen.low = __reduce_max_sync(0xFFFFFFFFu, seen.low);
+  seen.high = __reduce_max_sync(0xFFFFFFFFu, seen.high);
+  seen.flags = __reduce_or_sync(0xFFFFFFFFu, seen.flags);
+  if ((threadIdx.x & 31) == 0) {
+    atomicMax(shared, seen.low);
+    atomicMax(shared + 1, seen.high);
+    atomicOr(shared + 2, seen.flags);
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    atomicMax(&entry->low, shared[0]);
+    atomicMax(&entry->high, shared[1]);
+    atomicOr(&entry->flags, shared[2]);
+  }
+}
 
 PA_FN u32 smallest(const Facts &f) { return PA_MAG - f.low; }
 
@@ -45,6 +83,19 @@ PA_FN void copy16_async(void *shared, const void *global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
                    (u32)__cvta_generic_to_shared(shared)),
                "l"(global)
+               : "memory");
+#endif
+}
+
+// Copies one word, or writes zero where there is none. `global` has to be a valid address anyway.
+PA_FN void copy4_async(u32 *shared, const u32 *global, bool there) {
+#ifdef PAM_HOST_SHIM
+  static const u32 zero = 0;
+  shim_copy_async(shared, there ? global : &zero, 4);
+#else
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(
+                   (u32)__cvta_generic_to_shared(shared)),
+               "l"(global), "r"(there ? 4u : 0u)
                : "memory");
 #endif
 }

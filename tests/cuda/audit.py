@@ -3,7 +3,7 @@
 Forbidden outright: every floating-point multiply, fused multiply-add, special-function and
 tensor-core instruction, and in PTX every mul, mad, fma, div, rem and approximate function. Integer
 IMADs, which ptxas emits for moves, additions and shifts, are decoded one by one: a multiplicand has
-to be RZ, 1 or a power of two.
+to be RZ, 1 or a power of two, or a register that was just loaded with one.
 """
 
 import dataclasses
@@ -95,8 +95,37 @@ def power_of_two(text):
     return value & (value - 1) == 0
 
 
-def integer_multiply(i):
+def register(text):
+    """(file, number) of a register operand, or None."""
+    m = re.fullmatch(r"(U?R)(\d+)(\.reuse)?", text.strip())
+    return (m.group(1), int(m.group(2))) if m else None
+
+
+def constant(kernel, at, text):
+    """Whether the register operand of instruction number `at` holds RZ or a power of two, set by a
+    move of an immediate in the same basic block."""
+    wanted = register(text)
+    if wanted is None:
+        return False
+    borders = set(kernel.labels.values())
+    for n in range(at - 1, -1, -1):
+        if kernel.code[n + 1].address in borders:
+            return False
+        i = kernel.code[n]
+        fields = i.operands.split(",")
+        target = register(fields[0])
+        if target is None or target[0] != wanted[0]:
+            continue
+        # Wide results fill the registers that follow as well.
+        width = 4 if ".128" in i.opcode else 2 if ".64" in i.opcode or ".WIDE" in i.opcode else 1
+        if target[1] <= wanted[1] < target[1] + width:
+            return not i.guard and i.name in ("MOV", "UMOV") and power_of_two(fields[1])
+    return False
+
+
+def integer_multiply(kernel, at):
     """The reason why an integer multiply-add is a real multiplication, or None."""
+    i = kernel.code[at]
     if i.name not in ("IMAD", "UIMAD"):
         return None
     fields = [f.strip() for f in i.operands.split(",")]
@@ -104,7 +133,7 @@ def integer_multiply(i):
     rest = [f for f in fields[1:] if not re.fullmatch(r"!?U?P\w+", f)]
     if len(rest) < 2:
         return f"cannot decode {i.opcode} {i.operands}"
-    if power_of_two(rest[0]) or power_of_two(rest[1]):
+    if any(power_of_two(f) or constant(kernel, at, f) for f in rest[:2]):
         return None
     return f"{i.opcode} {i.operands}"
 
@@ -112,10 +141,10 @@ def integer_multiply(i):
 def audit_sass(kernel):
     """Every multiplication of one kernel, as text."""
     found = []
-    for i in kernel.code:
+    for at, i in enumerate(kernel.code):
         if FORBIDDEN_SASS.match(i.name):
             found.append(f"{i.address:04x} {i.opcode} {i.operands}")
-        elif reason := integer_multiply(i):
+        elif reason := integer_multiply(kernel, at):
             found.append(f"{i.address:04x} {reason}")
     return found
 

@@ -41,6 +41,7 @@ def forms(kernel):
 
 LIMITS = {
     "pam_contract": {"raw": 2.2, "compare": 3.4},
+    "pam_conv": {"raw": 2.2, "compare": 3.4},
     "pam_contract_grad": {"raw": 3.5},
 }
 

@@ -15,6 +15,13 @@ void pam_contract_grad(const u32 *, u64, const Facts *, const u32 *, const Facts
                        const Work *, const u32 *, const u64 *, u64, u64, float *, u64, u64, u32,
                        u32, u32, u32, u32);
 void pam_chunk_sum(const float *, float *, u64, u32);
+void pam_facts(const u32 *, u64, Facts *);
+void pam_conv(const u32 *, u64, const Facts *, const u32 *, const Facts *, u32, u64, u32,
+              const void *, const void *, const void *, const u32 *, const u32 *, const u32 *,
+              float *, u64, u32, u32, u32);
+void pam_reduce_rows(const float *, u32, u32, u32, u32, float *);
+void pam_reduce_columns(const float *, u32, u32, u32, u32, float *);
+void pam_reduce_chunks(const float *, float *, u64, u32, u32);
 }
 
 static inline u32 host_mul(u32 a, u32 b, u32 bias) { return pa_mul_bias(a, b, bias); }
@@ -24,4 +31,4 @@ static inline u32 host_log2(u32 x) { return pa_log2(x); }
 static inline u32 host_mul_grad(u32 a, u32 b, u32 d, u32 bias) {
   return pa_mul_grad_bias(a, b, d, bias);
 }
-static inline u32 host_narrow(u32 x, u32 keep) { return round_mantissa(flush(x), keep); }
+static inline u32 host_narrow(u32 x, u32 keep) { return flush(round_mantissa(x, keep)); }

@@ -105,10 +105,14 @@ mutate "contract: no barrier before a tile is read" contract.cu "$(nth contract.
 mutate "contract: no barrier before a tile is overwritten" contract.cu "$(nth contract.cu 2)d" test_contract
 mutate "contract: no wait for the copies" contract.cu '/copy_wait<1>/d' test_contract
 mutate "grad: no barrier before a tile is read" grad.cu "$(nth grad.cu 1)d" test_contract
-mutate "pack: no barrier before the tile is read" pack.cu "$(nth pack.cu 2)d" test_contract
+mutate "pack: no barrier before the tile is read" tile.cuh "$(nth tile.cuh 1)d" test_contract
+mutate "conv: no barrier before a tile is overwritten" conv.cu "$(nth conv.cu 3)d" test_conv
+mutate "conv: a column too many" conv.cu 's/col < cols) {/col <= cols) {/' test_conv
+mutate "reduce: no barrier before lanes are read" reduce.cu "$(nth reduce.cu 1)d" test_reduce
+mutate "reduce: one element too few" reduce.cu 's/r < count; r += 16/r + 1 < count; r += 16/' test_reduce
 mutate "pack: reads one row too many" pack.cu 's/row < rows \&\& k < depth/row <= rows \&\& k < depth/' test_contract
 mutate "store: one column too many" tile.cuh 's/first_col + j < out.cols/first_col + j <= out.cols/' test_contract
-mutate "contract: one k too few" contract.cu 's/k + UNROLL <= count/k + UNROLL < count/; s/; k < count; ++k/; k + 1 < count; ++k/' test_contract
+mutate "contract: one k too few" product.cuh 's/k + UNROLL <= count/k + UNROLL < count/; s/; k < count; ++k/; k + 1 < count; ++k/' test_contract
 rm -rf "$work/mutant"
 
 echo "$passed passed, $failed failed"

@@ -81,14 +81,17 @@ inline u32 mul_grad(u32 a, u32 b, u32 d, i64 offset = 0) {
   return mul(d, s);
 }
 
+// Rounded on the bit pattern first, then a subnormal counts as a zero.
 inline u32 narrow(u32 x, unsigned keep) {
-  if (is_zero(x)) return x & SIGN;
-  if (keep >= 23 || magnitude(x) >= INF) return x;
-  unsigned drop = 23 - keep;
-  i64 unit = (i64)1 << drop, m = magnitude(x), low = m / unit * unit, rest = m - low;
-  bool odd = (m / unit) % 2 == 1;
-  if (rest * 2 > unit || (rest * 2 == unit && odd)) low += unit;
-  return (x & SIGN) | (u32)low;
+  i64 m = magnitude(x);
+  if (keep < 23 && m < INF) {
+    unsigned drop = 23 - keep;
+    i64 unit = (i64)1 << drop, low = m / unit * unit, rest = m - low;
+    bool odd = (m / unit) % 2 == 1;
+    if (rest * 2 > unit || (rest * 2 == unit && odd)) low += unit;
+    m = low;
+  }
+  return (x & SIGN) | (m < MIN ? 0 : (u32)m);
 }
 
 inline bool same(u32 a, u32 b) { return a == b || (is_nan(a) && is_nan(b)); }

@@ -49,9 +49,7 @@ pub enum CudaError {
         log: String,
     },
     /// Device memory ran out.
-    #[error(
-        "out of device memory: {what} needs {asked} bytes, {free} of {total} bytes are free"
-    )]
+    #[error("out of device memory: {what} needs {asked} bytes, {free} of {total} bytes are free")]
     OutOfMemory {
         /// The buffer that did not fit.
         what: String,

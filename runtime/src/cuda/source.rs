@@ -4,6 +4,7 @@
 pub const HEADERS: &[(&str, &str)] = &[
     ("pa.cuh", include_str!("../../../kernels/cuda/pa.cuh")),
     ("tile.cuh", include_str!("../../../kernels/cuda/tile.cuh")),
+    ("product.cuh", include_str!("../../../kernels/cuda/product.cuh")),
 ];
 
 /// One translation unit and the kernels that it defines.
@@ -33,6 +34,16 @@ pub const SOURCES: &[Source] = &[
         name: "grad.cu",
         text: include_str!("../../../kernels/cuda/grad.cu"),
         kernels: &["pam_contract_grad"],
+    },
+    Source {
+        name: "conv.cu",
+        text: include_str!("../../../kernels/cuda/conv.cu"),
+        kernels: &["pam_facts", "pam_conv"],
+    },
+    Source {
+        name: "reduce.cu",
+        text: include_str!("../../../kernels/cuda/reduce.cu"),
+        kernels: &["pam_reduce_rows", "pam_reduce_columns", "pam_reduce_chunks"],
     },
 ];
 

@@ -1,0 +1,143 @@
+// Sums and extremes along one axis of [outer, reduced, inner] views.
+//
+// Order of additions: element r of the axis goes to lane r mod 16 within chunks of 4096; each lane
+// starts at +0 and takes its elements ascending; the lanes are added as a halving tree (8, 4, 2, 1);
+// the sums of the chunks are added in ascending order. An extreme is a fold with r ascending in
+// which the later of two equal values wins, which shows only for zeros of both signs; NaN wins over
+// everything.
+//
+// Either kernel leaves one value per chunk, chunk-major; pam_reduce_chunks folds them. With one
+// chunk the output itself is the destination.
+#include "pa.cuh"
+
+#define SUM_CHUNK_LOG2 12
+#define SUM_CHUNK 4096u
+
+enum Reduction { SUM, SUM_ABS, MAX, MIN };
+
+PA_FN float larger(float a, float b) { return a != a ? a : (a > b ? a : b); }
+PA_FN float lesser(float a, float b) { return a != a ? a : (a < b ? a : b); }
+
+// What a lane holds: the sum or extreme, and which zero it met last.
+struct Lane {
+  float value;
+  u32 zero;  // 0, or 1 + twice the position of the last zero plus its sign
+};
+
+PA_FN Lane start(u32 reduction) {
+  float value = reduction <= SUM_ABS ? 0.0f : as_float(reduction == MAX ? PA_SIGN | PA_INF : PA_INF);
+  Lane lane = {value, 0};
+  return lane;
+}
+
+PA_FN void take(Lane &lane, u32 reduction, float x, u32 position) {
+  if (reduction == SUM) {
+    lane.value += x;
+  } else if (reduction == SUM_ABS) {
+    lane.value += fabsf(x);
+  } else {
+    lane.value = reduction == MAX ? larger(lane.value, x) : lesser(lane.value, x);
+    if (x == 0.0f) lane.zero = 1 + shl<1>(position) + (as_bits(x) >> 31);
+  }
+}
+
+PA_FN void merge(Lane &lane, u32 reduction, float value, u32 zero) {
+  if (reduction <= SUM_ABS) {
+    lane.value += value;
+  } else {
+    lane.value = reduction == MAX ? larger(lane.value, value) : lesser(lane.value, value);
+    lane.zero = lane.zero > zero ? lane.zero : zero;
+  }
+}
+
+PA_FN float finish(const Lane &lane, u32 reduction) {
+  if (reduction <= SUM_ABS || lane.value != 0.0f) return lane.value;
+  return as_float(lane.zero & 1 ? 0 : PA_SIGN);
+}
+
+// inner = 1: sixteen threads per chunk of a row, a block per sixteen chunks. With several chunks per
+// row, block y handles row y; with one, the chunks of a block are those of sixteen rows.
+extern "C" __global__ void __launch_bounds__(256)
+    pam_reduce_rows(const float *source, u32 outer, u32 reduced, u32 reduction, u32 chunks,
+                    float *output) {
+  u32 group = shl<4>(blockIdx.x) + (threadIdx.x >> 4), lane_index = threadIdx.x & 15;
+  u32 row = chunks == 1 ? group : blockIdx.y, chunk = chunks == 1 ? 0 : group;
+  bool there = row < outer && chunk < chunks;
+  Lane lane = start(reduction);
+  if (there) {
+    u32 begin = shl<SUM_CHUNK_LOG2>(chunk);
+    u32 count = reduced - begin < SUM_CHUNK ? reduced - begin : SUM_CHUNK;
+    const float *p = at(source, stride_mul(row, reduced) + begin + lane_index);
+#pragma unroll 4
+    for (u32 r = lane_index; r < count; r += 16) {
+      take(lane, reduction, *p, r);
+      p += 16;
+    }
+  }
+#pragma unroll
+  for (u32 half = 8; half > 0; half >>= 1) {
+    float value = __shfl_down_sync(0xFFFFFFFFu, lane.value, half);
+    u32 zero = as_bits(__shfl_down_sync(0xFFFFFFFFu, as_float(lane.zero), half));
+    merge(lane, reduction, value, zero);
+  }
+  if (there && lane_index == 0)
+    *at(output, stride_mul(chunk, outer) + row) = finish(lane, reduction);
+}
+
+// inner > 1: a block takes 32 neighbouring columns, thread y of 8 the lanes y and y + 8.
+extern "C" __global__ void __launch_bounds__(256)
+    pam_reduce_columns(const float *source, u32 outer, u32 reduced, u32 inner, u32 reduction,
+                       float *output) {
+  __shared__ float values[8 * 32];
+  __shared__ u32 zeros[8 * 32];
+  u32 x = threadIdx.x & 31, y = threadIdx.x >> 5;
+  u32 col = shl<5>(blockIdx.x) + x, chunk = blockIdx.y;
+  u32 begin = shl<SUM_CHUNK_LOG2>(chunk);
+  u32 count = reduced - begin < SUM_CHUNK ? reduced - begin : SUM_CHUNK;
+  Lane low = start(reduction), high = start(reduction);
+  u64 plane = stride_mul(reduced, inner);
+  if (col < inner) {
+    const float *p = at(source, stride_mul(blockIdx.z, plane) + stride_mul(begin + y, inner) + col);
+    u64 step = shl64<3>(inner);
+#pragma unroll 2
+    for (u32 r = y; r < count; r += 16) {
+      take(low, reduction, *p, r);
+      p = at(p, step);
+      if (r + 8 < count) take(high, reduction, *p, r + 8);
+      p = at(p, step);
+    }
+  }
+  merge(low, reduction, high.value, high.zero);
+  float *value = at(values, threadIdx.x);
+  u32 *zero = at(zeros, threadIdx.x);
+#pragma unroll
+  for (u32 half = 4; half > 0; half >>= 1) {
+    *value = low.value, *zero = low.zero;
+    __syncthreads();
+    if (y < half) merge(low, reduction, value[half * 32], zero[half * 32]);
+    __syncthreads();
+  }
+  if (y == 0 && col < inner) {
+    u64 place = stride_mul(chunk, stride_mul(outer, inner)) + stride_mul(blockIdx.z, inner) + col;
+    *at(output, place) = finish(low, reduction);
+  }
+}
+
+// Folds the chunks' values in ascending order.
+extern "C" __global__ void __launch_bounds__(256)
+    pam_reduce_chunks(const float *partial, float *output, u64 count, u32 chunks, u32 reduction) {
+  u64 i = (u64)shl<8>(blockIdx.x) + threadIdx.x;
+  if (i >= count) return;
+  const float *p = at(partial, i);
+  float value = *p;
+#pragma unroll 1
+  for (u32 c = 1; c < chunks; ++c) {
+    p = at(p, count);
+    if (reduction <= SUM_ABS) {
+      value += *p;
+    } else {
+      value = reduction == MAX ? larger(value, *p) : lesser(value, *p);
+    }
+  }
+  *at(output, i) = value;
+}
