@@ -14,6 +14,7 @@
 //! right after the run) and the literature's formulation on the same device.
 
 mod measure;
+mod reduce;
 mod spec;
 
 use std::path::PathBuf;
@@ -139,6 +140,9 @@ fn run(options: &Options) -> Result<bool, CudaError> {
             }
         }
     }
+    let (more, worse) = reduce::check(&device)?;
+    passed += more;
+    failed += worse;
     if !options.check_only && failed == 0 {
         for source in EXTRA {
             let code = code(source, device.arch(), options)?;
