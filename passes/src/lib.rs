@@ -27,7 +27,7 @@ pub use roles::Evidence;
 use lower::{Arithmetic, Lowering, integer_rule, rule};
 use pam_ir::build::Scope;
 use pam_ir::graph::{Graph, Node};
-use pam_ir::op::Level;
+use pam_ir::op::{Level, Op};
 use pam_ir::role::{Component, Mode};
 use std::fmt;
 
@@ -123,10 +123,12 @@ pub fn compile(graph: &Graph, policy: &Policy) -> Result<Compiled, CompileError>
 /// Names the node that cannot be decomposed.
 pub fn expand(graph: &Graph) -> Result<Graph, CompileError> {
     let expanded = graph.rebuild(|r, _, node| {
-        // Native ops are executed as they stand, but some have operands only a rule resolves.
+        // Native ops are executed as they stand, but some have operands that only a rule resolves,
+        // and the runtime's remainder has but one sign.
+        let float = node.output(0).is_some_and(|v| graph.ty(v).dtype.is_float());
+        let resolved = node.op == Op::Conv || node.op == Op::Mod && float;
         let composite = node.op.level() == Level::Composite;
-        let conv = node.op == pam_ir::op::Op::Conv;
-        let Some((name, rule)) = rule(node.op).filter(|_| composite || conv) else {
+        let Some((name, rule)) = rule(node.op).filter(|_| composite || resolved) else {
             r.copy(node);
             return Ok(());
         };

@@ -9,7 +9,8 @@ use pam_ir::types::DType;
 type Result<T = ()> = std::result::Result<T, LowerError>;
 
 /// `softmax(mul(q, s) · mul(k, s)ᵀ + mask) · v` with s the root of the scale, per head; heads of keys
-/// and values are repeated where there are fewer of them.
+/// and values are repeated where there are fewer of them. A row that the mask hides whole has no
+/// weights at all.
 pub fn attention(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     let heads = |name: &str| node.int(name).and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
     let q = lo.input(node, 0)?;
@@ -19,7 +20,9 @@ pub fn attention(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     let mut k = split(lo, k, heads("kv_num_heads"))?;
     let v = lo.input(node, 2)?;
     let mut v = split(lo, v, heads("kv_num_heads"))?;
+    let mut remembered = 0;
     if let Some(past) = lo.get(node, 4)? {
+        remembered = dims(lo, past)?[2];
         k = lo.op(Op::Concat, &[past, k], &[("axis", 2i64.into())])?;
     }
     if let Some(past) = lo.get(node, 5)? {
@@ -36,27 +39,10 @@ pub fn attention(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     let k = lo.scale(k, scale)?;
     let kt = lo.transpose(k, &[0, 1, 3, 2])?;
     let mut scores = lo.matmul(q, kt)?;
-    if node.output(3).is_some() {
-        if node.int("qk_matmul_output_mode").unwrap_or(0) != 0 {
-            let reason = "only the plain scores can be an output (qk_matmul_output_mode 0)";
-            return Err(LowerError(reason.to_owned()));
-        }
+    // Which stage the optional output of scores shows.
+    let shown = node.output(3).map(|_| node.int("qk_matmul_output_mode").unwrap_or(0));
+    if shown == Some(0) {
         lo.set(node, 3, scores)?;
-    }
-    let minus_infinity = lo.scalar(f32::NEG_INFINITY);
-    if node.int("is_causal") == Some(1) {
-        let past = columns - rows.min(columns);
-        let past = if node.input(4).is_some() { past } else { 0 };
-        let allowed = (0..rows * columns).map(|i| i % columns <= i / columns + past).collect();
-        let allowed = lo.constant(Tensor::new([rows, columns], allowed));
-        scores = lo.select(allowed, scores, minus_infinity)?;
-    }
-    if let Some(mask) = lo.get(node, 3)? {
-        scores = if lo.ty(mask).dtype == DType::Bool {
-            lo.select(mask, scores, minus_infinity)?
-        } else {
-            lo.add(scores, mask)?
-        };
     }
     let cap = node.float("softcap").unwrap_or(0.0);
     if cap != 0.0 {
@@ -64,7 +50,38 @@ pub fn attention(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
         let bounded = tanh::of(lo, small)?;
         scores = lo.scale(bounded, cap)?;
     }
-    let weights = softmax::of(lo, scores, 3)?;
+    if shown == Some(1) {
+        lo.set(node, 3, scores)?;
+    }
+    let minus_infinity = lo.scalar(f32::NEG_INFINITY);
+    let causal = node.int("is_causal") == Some(1);
+    if causal {
+        let allowed = |i: usize| i % columns <= i / columns + remembered;
+        let allowed = (0..rows * columns).map(allowed).collect();
+        let allowed = lo.constant(Tensor::new([rows, columns], allowed));
+        scores = lo.select(allowed, scores, minus_infinity)?;
+    }
+    let mask = lo.get(node, 3)?;
+    if let Some(mask) = mask {
+        scores = if lo.ty(mask).dtype == DType::Bool {
+            lo.select(mask, scores, minus_infinity)?
+        } else {
+            lo.add(scores, mask)?
+        };
+    }
+    if shown == Some(2) {
+        lo.set(node, 3, scores)?;
+    }
+    let mut weights = softmax::of(lo, scores, 3)?;
+    if causal || mask.is_some() {
+        let max = lo.reduce(Op::ReduceMax, scores, &[3])?;
+        let masked = lo.op(Op::Equal, &[max, minus_infinity], &[])?;
+        let zero = lo.scalar(0f32);
+        weights = lo.select(masked, zero, weights)?;
+    }
+    if shown == Some(3) {
+        lo.set(node, 3, weights)?;
+    }
     let mut y = lo.matmul(weights, v)?;
     if flat {
         let width = dims(lo, y)?[3];

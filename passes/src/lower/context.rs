@@ -315,6 +315,38 @@ impl<'r, 'g> Lowering<'r, 'g> {
         self.mul(x, c)
     }
 
+    /// x · c for a number c > 0 up to the rounding of sums: c is written in powers of two with signs,
+    /// no two of them neighbours, and each is an exact scaling. For where the relative error of a PA
+    /// product would do harm; about eight additions.
+    pub fn scale_exactly(&mut self, x: ValueId, c: f32) -> Result<ValueId> {
+        if !self.is_pam() {
+            return self.scale(x, c);
+        }
+        let bits = c.to_bits();
+        let mut left = i64::from(bits & 0x007F_FFFF | 0x0080_0000);
+        let mut exponent = (bits >> 23) as i32 - 127 - 23;
+        let mut terms = Vec::new();
+        while left != 0 {
+            if left & 1 == 1 {
+                let digit = 2 - (left & 3);
+                terms.push((digit < 0, exponent));
+                left -= digit;
+            }
+            left >>= 1;
+            exponent += 1;
+        }
+        let mut sum = None;
+        for (negative, k) in terms.into_iter().rev() {
+            let term = self.scaled(x, (false, k), &[])?;
+            sum = Some(match sum {
+                None => term,
+                Some(s) if negative => self.sub(s, term)?,
+                Some(s) => self.add(s, term)?,
+            });
+        }
+        sum.ok_or_else(|| LowerError(format!("no exact scaling by {c}")))
+    }
+
     /// x / c for a number c.
     pub fn div_scalar(&mut self, x: ValueId, c: f32) -> Result<ValueId> {
         if c == 1.0 {

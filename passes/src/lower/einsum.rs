@@ -1,8 +1,10 @@
 //! Einstein summation.
 
 use super::{LowerError, Lowering};
+use pam_ir::attr::Attr;
 use pam_ir::einsum::Einsum;
 use pam_ir::graph::{Node, ValueId};
+use pam_ir::op::Op;
 
 type Result<T = ()> = std::result::Result<T, LowerError>;
 
@@ -16,19 +18,14 @@ pub fn einsum(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     let mut current: Option<(ValueId, Vec<usize>)> = None;
     for (i, labels) in plan.inputs.iter().enumerate() {
         let x = lo.input(node, i)?;
-        let mut seen = labels.clone();
-        seen.sort_unstable();
-        if seen.windows(2).any(|w| w[0] == w[1]) {
-            let reason = "a label that one operand repeats (a diagonal) is not supported";
-            return Err(LowerError(reason.to_owned()));
-        }
         let x = widen(lo, x, labels, &plan)?;
+        let (x, labels) = diagonal(lo, x, labels)?;
         let needed = |label: &usize| {
             plan.output.contains(label) || plan.inputs[i + 1..].iter().any(|l| l.contains(label))
         };
         current = Some(match current {
-            None => (x, labels.clone()),
-            Some(left) => pair(lo, left, (x, labels.clone()), needed, &plan)?,
+            None => (x, labels),
+            Some(left) => pair(lo, left, (x, labels), needed, &plan)?,
         });
     }
     let (x, labels) = current.ok_or_else(|| LowerError("has no operands".to_owned()))?;
@@ -52,6 +49,35 @@ fn widen(
 ) -> Result<ValueId> {
     let shape: Vec<usize> = labels.iter().map(|&l| plan.sizes[l]).collect();
     lo.expand(x, &shape)
+}
+
+/// Takes the diagonal of axes with the same label: every (n + 1)-th element of the two as one axis.
+fn diagonal(
+    lo: &mut Lowering<'_, '_>,
+    mut x: ValueId,
+    labels: &[usize],
+) -> Result<(ValueId, Vec<usize>)> {
+    let mut labels = labels.to_vec();
+    let pair = |labels: &[usize]| {
+        (0..labels.len()).find_map(|j| Some((labels[..j].iter().position(|l| *l == labels[j])?, j)))
+    };
+    while let Some((i, j)) = pair(&labels) {
+        let rest: Vec<usize> = (0..labels.len()).filter(|&a| a != i && a != j).collect();
+        x = lo.transpose(x, &[rest.as_slice(), &[i, j]].concat())?;
+        let mut shape = lo.shape(x);
+        let n = shape.split_off(rest.len())[0];
+        shape.push(n * n);
+        x = lo.reshape(x, &shape)?;
+        let attrs: [(&str, Attr); 4] = [
+            ("starts", vec![0i64].into()),
+            ("ends", vec![(n * n) as i64].into()),
+            ("axes", vec![rest.len() as i64].into()),
+            ("steps", vec![n as i64 + 1].into()),
+        ];
+        x = lo.op(Op::Slice, &[x], &attrs)?;
+        labels = rest.iter().chain(&[i]).map(|&a| labels[a]).collect();
+    }
+    Ok((x, labels))
 }
 
 /// Sums over the labels that are not kept.

@@ -2,6 +2,7 @@
 
 use super::{LowerError, Lowering};
 use pam_ir::graph::Node;
+use pam_ir::op::Op;
 
 type Result = std::result::Result<(), LowerError>;
 
@@ -19,15 +20,33 @@ pub fn div(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     lo.set(node, 0, y)
 }
 
-/// `a − b · trunc(a / b)`.
+/// `a − b · trunc(a / b)` for `fmod` 1, `a − b · floor(a / b)`, whose sign is that of b, for 0.
+/// Natively floor is made of the remainder that has the sign of a.
 pub fn modulo(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     let (a, b) = (lo.input(node, 0)?, lo.input(node, 1)?);
+    let truncating = node.int("fmod") == Some(1);
+    if !lo.is_pam() {
+        let rest = lo.op(Op::Mod, &[a, b], &[("fmod", 1i64.into())])?;
+        if truncating {
+            return lo.set(node, 0, rest);
+        }
+        let (low, high) = (lo.negative(rest)?, lo.negative(b)?);
+        let differ = lo.op(Op::Xor, &[low, high], &[])?;
+        let zero = lo.scalar(0f32);
+        let none = lo.op(Op::Equal, &[rest, zero], &[])?;
+        let some = lo.op(Op::Not, &[none], &[])?;
+        let off = lo.op(Op::And, &[differ, some], &[])?;
+        let moved = lo.add(rest, b)?;
+        let y = lo.select(off, moved, rest)?;
+        return lo.set(node, 0, y);
+    }
     let quotient = lo.div(a, b)?;
-    let size = lo.abs(quotient)?;
-    let down = lo.op(pam_ir::op::Op::Floor, &[size], &[])?;
-    let up = lo.neg(down)?;
-    let negative = lo.negative(quotient)?;
-    let whole = lo.select(negative, up, down)?;
+    let mut whole = lo.op(Op::Floor, &[quotient], &[])?;
+    if truncating {
+        let up = lo.op(Op::Ceil, &[quotient], &[])?;
+        let negative = lo.negative(quotient)?;
+        whole = lo.select(negative, up, whole)?;
+    }
     let product = lo.mul(b, whole)?;
     let y = lo.sub(a, product)?;
     lo.set(node, 0, y)

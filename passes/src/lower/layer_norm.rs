@@ -97,12 +97,15 @@ fn per_channel(lo: &mut Lowering<'_, '_>, node: &Node, normal: ValueId) -> Resul
     lo.set(node, 0, y)
 }
 
-/// `div(x, ‖x‖_p)` along an axis for p of 1 or 2.
+/// `div(x, ‖x‖_p)` along an axis; a row of zeros stays one.
 pub fn lp_norm(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     let x = lo.input(node, 0)?;
     let rank = lo.shape(x).len();
     let axis = lo.with_call(node, |c| c.axis("axis", rank))?;
     let norm = p_norm(lo, x, &[axis], node.int("p").unwrap_or(2))?;
+    let (zero, one) = (lo.scalar(0f32), lo.scalar(1f32));
+    let empty = lo.op(Op::Equal, &[norm, zero], &[])?;
+    let norm = lo.select(empty, one, norm)?;
     let y = lo.div(x, norm)?;
     lo.set(node, 0, y)
 }

@@ -11,8 +11,11 @@ use pam_ir::types::DType;
 /// div(1, x); −½ gives div(1, sqrt(x)); −2 gives div(1, mul(x, x)). Otherwise
 /// `exp2(mul(log2(|x|), y))` with sign and NaN as ONNX has them, and 1 where y is 0.
 pub fn pow(lo: &mut Lowering<'_, '_>, node: &Node) -> Result<(), LowerError> {
-    let x = lo.input(node, 0)?;
+    let mut x = lo.input(node, 0)?;
     let mut y = lo.input(node, 1)?;
+    if lo.ty(x).dtype != DType::F32 {
+        x = lo.cast(x, DType::F32)?;
+    }
     if lo.ty(y).dtype != DType::F32 {
         y = match lo.constant_of(y).and_then(|t| pam_ir::eval::cast(t, DType::F32)) {
             Some(t) => lo.constant(t),
@@ -57,11 +60,34 @@ pub(super) fn power(lo: &mut Lowering<'_, '_>, x: ValueId, c: f32) -> Result<Val
         }
         _ => {
             let y = lo.scalar(c);
-            if lo.is_pam() { general(lo, x, y)? } else { lo.op(Op::Pow, &[x, y], &[])? }
+            if lo.is_pam() { constant(lo, x, y, c)? } else { lo.op(Op::Pow, &[x, y], &[])? }
         }
     })
 }
 
+/// The general form where the exponent c is known, so that its kind need not be found at run time.
+/// The logarithm of a negative x is NaN, as the power is where c is no integer.
+fn constant(
+    lo: &mut Lowering<'_, '_>,
+    x: ValueId,
+    y: ValueId,
+    c: f32,
+) -> Result<ValueId, LowerError> {
+    let whole = c.floor() == c;
+    let size = if whole { lo.abs(x)? } else { x };
+    let log = lo.log2(size)?;
+    let z = lo.mul(log, y)?;
+    let power = lo.exp2(z)?;
+    // All floats from 2^24 on are even, infinities included.
+    if !whole || (c / 2.0).floor() == c / 2.0 {
+        return Ok(power);
+    }
+    let mirrored = lo.neg(power)?;
+    let negative = lo.negative(x)?;
+    lo.select(negative, mirrored, power)
+}
+
+/// The general form for an exponent that is computed.
 fn general(lo: &mut Lowering<'_, '_>, x: ValueId, y: ValueId) -> Result<ValueId, LowerError> {
     // A positive constant base, as in beta^step, needs neither sign nor the corner y = 0, since
     // 0 · log2(x) is 0 for it.

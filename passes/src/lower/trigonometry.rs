@@ -18,8 +18,9 @@ fn lower(
     lo.set(node, 0, y)
 }
 
-/// `sin(x) = 8·t − 16·t·|t|` with `t = x / 2π` less the nearest integer: a parabola for each half
-/// wave.
+/// `sin(x) = sign(t) · mul(u, 8 − 16·u)` with `t = x / 2π` less the nearest integer and `u` its
+/// distance from the nearest half: a parabola for each half wave. The division by 2π is exact, in powers of two, since a relative error of x would be an error
+/// of the phase that grows with x.
 pub fn sin(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     lower(lo, node, |lo, x| sin_of(lo, x, 0.0))
 }
@@ -38,7 +39,7 @@ pub fn tan(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
 }
 
 fn sin_of(lo: &mut Lowering<'_, '_>, x: ValueId, shift: f32) -> Result<ValueId> {
-    let turns = lo.scale(x, FRAC_1_PI / 2.0)?;
+    let turns = lo.scale_exactly(x, FRAC_1_PI / 2.0)?;
     turn_sin(lo, turns, shift)
 }
 
@@ -48,9 +49,16 @@ pub(super) fn turn_sin(lo: &mut Lowering<'_, '_>, turns: ValueId, shift: f32) ->
     let whole = lo.op(Op::Round, &[turns], &[])?;
     let t = lo.sub(turns, whole)?;
     let size = lo.abs(t)?;
-    let square = lo.mul(t, size)?;
-    let (line, bend) = (lo.scale(t, 8.0)?, lo.scale(square, 16.0)?);
-    lo.sub(line, bend)
+    let half = lo.scalar(0.5f32);
+    let mirrored = lo.sub(half, size)?;
+    let u = lo.op(Op::Min, &[size, mirrored], &[])?;
+    let steep = lo.scale(u, 16.0)?;
+    let eight = lo.scalar(8f32);
+    let slope = lo.sub(eight, steep)?;
+    let wave = lo.mul(u, slope)?;
+    let below = lo.neg(wave)?;
+    let negative = lo.negative(t)?;
+    lo.select(negative, below, wave)
 }
 
 /// `asin(x) = atan(x / √(1 − x²))`.
