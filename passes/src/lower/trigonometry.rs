@@ -1,5 +1,6 @@
 //! Trigonometric and hyperbolic functions and their inverses.
 
+use super::context::LOG2E;
 use super::{LowerError, Lowering};
 use pam_ir::graph::{Node, ValueId};
 use pam_ir::op::Op;
@@ -142,18 +143,30 @@ pub fn asinh(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     })
 }
 
-/// `acosh(x) = log(x + √(x² − 1))`.
+/// `acosh(x) = log(x + √(x² − 1))`, NaN below 1.
 pub fn acosh(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
-    lower(lo, node, |lo, x| log_with_root(lo, x, -1.0))
+    lower(lo, node, |lo, x| {
+        let (one, nan) = (lo.scalar(1f32), lo.scalar(f32::NAN));
+        let outside = lo.op(Op::Less, &[x, one], &[])?;
+        let x = lo.select(outside, nan, x)?;
+        log_with_root(lo, x, -1.0)
+    })
 }
 
-/// `log(x + √(x² + c))`.
+/// `log(x + √(x² + c))`; above 2^30, where x² might overflow, `log(2·x)`.
 fn log_with_root(lo: &mut Lowering<'_, '_>, x: ValueId, c: f32) -> Result<ValueId> {
     let square = lo.square(x)?;
     let inner = lo.add_scalar(square, c)?;
     let root = lo.sqrt(inner)?;
     let sum = lo.add(x, root)?;
-    lo.log(sum)
+    let bound = lo.scalar(2f32.powi(30));
+    let large = lo.op(Op::Greater, &[x, bound], &[])?;
+    let kept = lo.select(large, x, sum)?;
+    let log = lo.log2(kept)?;
+    let (zero, one) = (lo.scalar(0f32), lo.scalar(1f32));
+    let doubled = lo.select(large, one, zero)?;
+    let log = lo.add(log, doubled)?;
+    lo.div_scalar(log, LOG2E)
 }
 
 /// `atanh(x) = log((1 + x) / (1 − x)) / 2`.
