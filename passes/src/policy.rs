@@ -5,7 +5,6 @@ use pam_ir::graph::{Graph, Node};
 use pam_ir::role::{Component, Mode};
 use regex::Regex;
 use serde::Deserialize;
-use std::collections::BTreeMap;
 
 /// Which nodes an override addresses.
 #[derive(Clone, Debug)]
@@ -63,6 +62,8 @@ pub struct Policy {
     pub default: Mode,
     /// Exceptions; the last that matches a node wins.
     pub overrides: Vec<Override>,
+    /// How many of them the preset brings.
+    preset: usize,
     /// Mantissa bits kept in the operands of contractions; 23 keeps all.
     pub mantissa: u32,
     /// `bits(α) − bits(1)` of the error compensation.
@@ -77,7 +78,7 @@ struct PolicyFile {
     mantissa: Option<u32>,
     offset: Option<f32>,
     #[serde(default)]
-    set: BTreeMap<String, String>,
+    set: toml::Table,
 }
 
 fn mode(text: &str) -> Result<Mode, String> {
@@ -87,7 +88,14 @@ fn mode(text: &str) -> Result<Mode, String> {
 
 impl Policy {
     fn uniform(name: &str, default: Mode) -> Policy {
-        Policy { name: name.to_owned(), default, overrides: Vec::new(), mantissa: 23, offset: 0 }
+        Policy {
+            name: name.to_owned(),
+            default,
+            overrides: Vec::new(),
+            preset: 0,
+            mantissa: 23,
+            offset: 0,
+        }
     }
 
     /// A preset: `native`, `approx`, `exact`, `paper` (approx, exact in the loss) or `matmul` (PA in
@@ -104,6 +112,7 @@ impl Policy {
             "matmul" => policy.set_component(Component::MatMul, Mode::Approx),
             _ => {}
         }
+        policy.preset = policy.overrides.len();
         Some(policy)
     }
 
@@ -112,7 +121,7 @@ impl Policy {
         self.overrides.push(Override { selector: Selector::Component(component), mode, text });
     }
 
-    /// Reads a policy file:
+    /// Reads a policy file; its overrides are in the order of the file:
     ///
     /// ```toml
     /// default = "approx"
@@ -137,6 +146,7 @@ impl Policy {
             policy.set_offset(alpha)?;
         }
         for (selector, mode) in &file.set {
+            let mode = mode.as_str().ok_or(format!("the mode of `{selector}` is not a string"))?;
             policy.set(&format!("{selector}={mode}"))?;
         }
         Ok(policy)
@@ -151,10 +161,10 @@ impl Policy {
             .rsplit_once('=')
             .ok_or_else(|| format!("`{text}` is not of the form COMPONENT=MODE"))?;
         let mode = mode(mode_text)?;
+        // A preset's own overrides may be overridden, but not what the user has said before.
         let same = |o: &&Override| o.text.rsplit_once('=').is_some_and(|(s, _)| s == selector);
-        if let Some(other) = self.overrides.iter().find(same)
+        if let Some(other) = self.overrides[self.preset..].iter().find(same)
             && other.mode != mode
-            && self.name == "custom"
         {
             return Err(format!("`{text}` contradicts `{}`", other.text));
         }
@@ -227,6 +237,13 @@ mod tests {
         assert!(policy.keeps_native());
         assert!(Policy::from_toml("p", "[set]\nlos = \"native\"").is_err());
         assert!(Policy::from_toml("p", "defualt = \"native\"").is_err());
+        let text = "[set]\nother = \"native\"\n\"/head/\" = \"approx\"\nloss = \"native\"";
+        let policy = Policy::from_toml("p", text).unwrap();
+        let order: Vec<&str> = policy.overrides.iter().map(|o| o.text.as_str()).collect();
+        assert_eq!(order, ["other=native", "/head/=approx", "loss=native"]);
+        let mut policy = Policy::preset("paper").unwrap();
+        policy.set("loss=approx").unwrap();
+        assert!(policy.set("loss=native").unwrap_err().contains("contradicts"));
         let mut policy = Policy::preset("approx").unwrap();
         assert!(policy.set("/(/=native").unwrap_err().contains("regular expression"));
         assert!(policy.set("loss=natve").is_err());

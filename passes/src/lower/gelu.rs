@@ -13,7 +13,7 @@ pub fn gelu(lo: &mut Lowering<'_, '_>, node: &Node) -> Result<(), LowerError> {
         let cube = lo.mul(square, x)?;
         let small = lo.scale(cube, 0.044_715)?;
         let sum = lo.add(x, small)?;
-        let u = lo.scale(sum, 0.797_884_56)?;
+        let u = lo.scale(sum, 0.797_884_6)?;
         tanh::of(lo, u)?
     } else {
         let u = lo.scale(x, FRAC_1_SQRT_2)?;

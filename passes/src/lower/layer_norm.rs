@@ -78,7 +78,7 @@ pub fn group_norm(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     let x = lo.input(node, 0)?;
     let shape = lo.shape(x);
     let groups = node.int("num_groups").and_then(|g| usize::try_from(g).ok()).unwrap_or(0);
-    if groups == 0 || shape.len() < 2 || shape[1] % groups != 0 {
+    if groups == 0 || shape.len() < 2 || !shape[1].is_multiple_of(groups) {
         return Err(LowerError(format!("{groups} groups do not divide the channels")));
     }
     let rest: usize = shape[2..].iter().product::<usize>() * (shape[1] / groups);
