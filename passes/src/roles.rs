@@ -1,12 +1,13 @@
 //! Roles: which part of the step each node belongs to.
 //!
 //! Metadata of the file (`pam.role`) is trusted first. Otherwise the shape of the graph decides: what
-//! the loss depends on is forward, what carried state depends on is backward or optimizer, the rest
-//! is metric.
+//! the loss depends on is forward, its tail is the loss, what carried state depends on is backward or
+//! optimizer, the rest is metric.
 
-use pam_ir::graph::{Graph, Node, ValueId};
+use crate::components::of_op;
+use pam_ir::graph::{Graph, Node, NodeId, Output, Source, ValueId};
 use pam_ir::op::Op;
-use pam_ir::role::Role;
+use pam_ir::role::{Component, Role};
 use std::collections::BTreeSet;
 
 /// How roles were found.
@@ -44,25 +45,32 @@ pub(crate) fn assign(graph: &mut Graph) -> Evidence {
 
 fn guess(graph: &Graph) -> Vec<Role> {
     let bound: BTreeSet<&str> = graph.bindings.iter().map(|b| b.new.as_str()).collect();
-    let free: Vec<_> = graph.outputs.iter().filter(|o| !bound.contains(o.name.as_str())).collect();
+    let (state, free): (Vec<&Output>, Vec<&Output>) =
+        graph.outputs.iter().partition(|o| bound.contains(o.name.as_str()));
     let scalar = |v: ValueId| graph.ty(v).dtype.is_float() && graph.ty(v).elements() == 1;
     let loss = free
         .iter()
         .find(|o| scalar(o.value) && o.name.to_lowercase().contains("loss"))
         .or_else(|| free.iter().find(|o| scalar(o.value)));
     // Without carried state there is nothing but a forward pass.
-    if bound.is_empty() {
+    if state.is_empty() {
         return vec![Role::Forward; graph.nodes.len()];
     }
     let forward = graph.ancestors(loss.map(|o| o.value));
-    let state = graph.outputs.iter().filter(|o| bound.contains(o.name.as_str()));
-    let to_state = graph.ancestors(state.map(|o| o.value));
-    let optimizer = optimizer(graph, &forward, &bound);
     let loss_part = loss_part(graph, &forward, loss.map(|o| o.value));
+    let (after_loss, after_forward) =
+        (descendants(graph, &loss_part), descendants(graph, &forward));
+    // New state that the forward pass determines, such as running statistics, belongs to it.
+    let by = |v: ValueId, marks: &[bool]| graph.producer(v).is_some_and(|n| marks[n.index()]);
+    let statistics = state.iter().map(|o| o.value);
+    let statistics = statistics.filter(|&v| by(v, &after_forward) && !by(v, &after_loss));
+    let statistics = graph.ancestors(statistics);
+    let to_state = graph.ancestors(state.iter().map(|o| o.value));
+    let optimizer = optimizer(graph, &forward, state.iter().map(|o| o.value).collect());
     (0..graph.nodes.len())
         .map(|i| match () {
             () if loss_part[i] => Role::Loss,
-            () if forward[i] => Role::Forward,
+            () if forward[i] || statistics[i] => Role::Forward,
             () if optimizer[i] => Role::Optimizer,
             () if to_state[i] => Role::Backward,
             () => Role::Metric,
@@ -70,16 +78,23 @@ fn guess(graph: &Graph) -> Vec<Role> {
         .collect()
 }
 
-/// Nodes that see optimizer state or the old parameter only on the way to the new one: going back
-/// from new state, elementwise nodes of the shape of that state, and everything that only they use.
-fn optimizer(graph: &Graph, forward: &[bool], bound: &BTreeSet<&str>) -> Vec<bool> {
+/// The marked nodes and all that depend on them.
+fn descendants(graph: &Graph, marked: &[bool]) -> Vec<bool> {
+    let mut all = marked.to_vec();
+    for (i, node) in graph.nodes.iter().enumerate() {
+        let mut producers = node.inputs.iter().flatten().filter_map(|&v| graph.producer(v));
+        all[i] = all[i] || producers.any(|p| all[p.index()]);
+    }
+    all
+}
+
+/// Going back from new state: elementwise nodes, for gradients are made by contractions and
+/// reductions, while an update is elementwise.
+fn optimizer(graph: &Graph, forward: &[bool], mut stack: Vec<ValueId>) -> Vec<bool> {
     let mut marked = vec![false; graph.nodes.len()];
-    let mut stack: Vec<ValueId> =
-        graph.outputs.iter().filter(|o| bound.contains(o.name.as_str())).map(|o| o.value).collect();
     while let Some(v) = stack.pop() {
         let Some(id) = graph.producer(v) else { continue };
         let node = graph.node(id);
-        // Gradients are made by contractions and reductions; an update is elementwise.
         if marked[id.index()] || forward[id.index()] || !elementwise(node.op) {
             continue;
         }
@@ -104,27 +119,42 @@ fn elementwise(op: Op) -> bool {
             | Op::Cast
             | Op::Max
             | Op::Min
+            | Op::Clip
+            | Op::Where
+            | Op::Equal
     )
 }
 
-/// Forward nodes that depend on labels: integer inputs that reach the loss without being looked up
-/// in a table of weights.
+/// The tail of the forward pass: going back from the loss, nodes that feed nothing else, up to and
+/// with the softmax of the scores; where there is none, up to the layer that makes the predictions.
 fn loss_part(graph: &Graph, forward: &[bool], loss: Option<ValueId>) -> Vec<bool> {
     let mut marked = vec![false; graph.nodes.len()];
     let Some(loss) = loss else { return marked };
+    let old: BTreeSet<&str> = graph.bindings.iter().map(|b| b.old.as_str()).collect();
     let consumers = graph.consumers();
-    for (i, node) in graph.nodes.iter().enumerate().rev() {
-        if !forward[i] {
-            continue;
-        }
-        let is_loss =
-            matches!(node.op, Op::SoftmaxCrossEntropyLoss | Op::NegativeLogLikelihoodLoss);
-        let scalar_tail = node.outputs.iter().flatten().all(|v| {
-            let within = |c: &pam_ir::graph::NodeId| marked[c.index()];
+    for (i, node) in graph.nodes.iter().enumerate().rev().filter(|&(i, _)| forward[i]) {
+        let within = |c: &NodeId| {
+            let end = matches!(
+                graph.node(*c).op,
+                Op::LogSoftmax | Op::Softmax | Op::SoftmaxCrossEntropyLoss
+            );
+            marked[c.index()] && !end
+        };
+        let mut outputs = node.outputs.iter().flatten();
+        let tail = outputs.all(|v| {
             *v == loss || consumers[v.index()].iter().filter(|c| forward[c.index()]).all(within)
         });
-        let small = node.outputs.iter().flatten().all(|&v| graph.ty(v).elements() == 1);
-        marked[i] = is_loss || (scalar_tail && (small || node.op == Op::LogSoftmax));
+        let parameters = node.inputs.iter().flatten().any(|&v| {
+            let value = graph.value(v);
+            value.source == Source::Input && old.contains(value.name.as_str())
+        });
+        marked[i] = tail && !parameters && !is_layer(node.op);
     }
     marked
+}
+
+/// Whether an op makes predictions rather than comparing them.
+fn is_layer(op: Op) -> bool {
+    matches!(of_op(op), Component::MatMul | Component::Norm | Component::Activation)
+        || matches!(op, Op::Relu | Op::MaxPool | Op::AveragePool | Op::GlobalAveragePool)
 }
