@@ -145,10 +145,10 @@ impl Parts<'_> {
     fn spread(&mut self) {
         for _ in 0..2 {
             for i in 0..self.graph.nodes.len() {
-                self.visit(i, Parts::from_operands);
+                self.visit(i, Parts::by_operands);
             }
             for i in (0..self.graph.nodes.len()).rev() {
-                self.visit(i, Parts::from_consumers);
+                self.visit(i, Parts::by_consumers);
             }
         }
     }
@@ -160,10 +160,10 @@ impl Parts<'_> {
         }
     }
 
-    fn from_operands(&self, node: &Node) -> Option<Component> {
+    fn by_operands(&self, node: &Node) -> Option<Component> {
         match node.role {
-            Role::Forward => self.from_results(node),
-            Role::Backward => self.from_saved(node),
+            Role::Forward => self.by_results(node),
+            Role::Backward => self.by_saved(node),
             Role::Loss | Role::Optimizer | Role::Metric => None,
         }
     }
@@ -171,7 +171,7 @@ impl Parts<'_> {
     /// The component of a forward node all of whose computed operands belong to it. What multiplies a
     /// part of a norm is one, and so is new state made of one; what multiplies a part of an
     /// activation is its gate.
-    fn from_results(&self, node: &Node) -> Option<Component> {
+    fn by_results(&self, node: &Node) -> Option<Component> {
         let from = usize::from(node.op == Op::Where);
         let operands = node.inputs[from..].iter().flatten();
         let producers: Vec<Component> = operands
@@ -197,7 +197,7 @@ impl Parts<'_> {
     }
 
     /// The component whose forward values a backward node multiplies by, else the one it continues.
-    fn from_saved(&self, node: &Node) -> Option<Component> {
+    fn by_saved(&self, node: &Node) -> Option<Component> {
         // The operand of a norm may be the result of an activation.
         let first = |found: &mut dyn Iterator<Item = Component>| {
             let all: Vec<Component> = found.collect();
@@ -223,7 +223,7 @@ impl Parts<'_> {
 
     /// The component that all consumers of a node's results in its own pass belong to. In the
     /// forward pass only for what prepares an operand: differences, scalings, means.
-    fn from_consumers(&self, node: &Node) -> Option<Component> {
+    fn by_consumers(&self, node: &Node) -> Option<Component> {
         let constant = || node.inputs.iter().flatten().any(|&v| self.is_constant(v));
         let prepares = match (node.role, node.op) {
             (Role::Backward, _) => true,

@@ -112,8 +112,11 @@ pub fn compile(graph: &Graph, policy: &Policy) -> Result<Compiled, CompileError>
         let reason = "exact derivatives are not part of this version";
         return Err(CompileError::at(node, reason, "use the mode approx or native"));
     }
+    check(&source, "labelling");
     let (lowered, rewrites) = lower(&source, policy.arithmetic())?;
+    check(&lowered, "lowering");
     let graph = simplify::simplify(&lowered);
+    check(&graph, "simplifying");
     Ok(Compiled { source, graph, rewrites, folded, evidence, caught })
 }
 
@@ -137,6 +140,16 @@ pub fn expand(graph: &Graph) -> Result<Graph, CompileError> {
             .map_err(|e| CompileError::at(node, e.to_string(), ""))
     })?;
     Ok(simplify::simplify(&expanded))
+}
+
+/// In builds with debug assertions every pass is followed by the verifier: a graph that is not well
+/// formed is a defect of the pass.
+fn check(graph: &Graph, pass: &str) {
+    if cfg!(debug_assertions)
+        && let Err(faults) = pam_ir::verify::verify(graph)
+    {
+        panic!("after {pass}: {}", faults[0]);
+    }
 }
 
 fn multiplies(node: &Node) -> bool {

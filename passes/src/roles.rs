@@ -101,6 +101,14 @@ fn optimizer(graph: &Graph, forward: &[bool], mut stack: Vec<ValueId>) -> Vec<bo
         marked[id.index()] = true;
         stack.extend(node.inputs.iter().flatten());
     }
+    // A gradient may be elementwise as well, but it is made of two values that are not the
+    // optimizer's, while that takes state and hyper-parameters, or squares a gradient.
+    for (i, node) in graph.nodes.iter().enumerate() {
+        let mut operands = node.inputs.iter().flatten();
+        let enters = |&v: &ValueId| graph.producer(v).is_none_or(|p| marked[p.index()]);
+        let squares = operands.clone().all(|v| Some(*v) == node.input(0));
+        marked[i] = marked[i] && (squares || operands.any(enters));
+    }
     marked
 }
 

@@ -5,7 +5,8 @@
 //! defines, natively they are the ops of level `native`, so that one rule serves both the rewriting
 //! and the expansion of composite ops before a native execution.
 //!
-//! One file holds one op or a small family. No rule decides what is legal; the certifier, which
+//! One file holds one op or a small family; the formula of each rule stands above it. What every rule
+//! makes, before and after, lies in `tests/lowering/snapshots`, one file a form. No rule decides what is legal; the certifier, which
 //! cannot see the rules, does.
 
 mod activation;
