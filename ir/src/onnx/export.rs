@@ -7,7 +7,8 @@
 use super::functions::{functions_for, helper_attributes};
 use super::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
-    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType,
+    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    attribute_proto::AttributeType,
     tensor_shape_proto::{Dimension, dimension},
     type_proto,
 };
@@ -164,9 +165,8 @@ impl<'g> Writer<'g> {
 
     fn node(&mut self, node: &Node) -> Result<NodeProto, String> {
         let signature = node.op.signature();
-        let is_static = |name: &str| {
-            signature.inputs.iter().any(|i| i.name == name && i.constant.is_some())
-        };
+        let is_static =
+            |name: &str| signature.inputs.iter().any(|i| i.name == name && i.constant.is_some());
         let error = |what: &str| format!("node `{}` ({}): {what}", node.name, node.op.onnx_name());
         if node.op == Op::Opaque {
             return Err(error("an op that the compiler does not know cannot be written"));
@@ -203,7 +203,8 @@ impl<'g> Writer<'g> {
             attribute.extend(helpers.iter().map(|(k, v)| attr(k, v)));
             // Function bodies refer to attributes, so that defaults must be written out.
             for spec in &signature.attributes {
-                if let (Some(default), false) = (&spec.default, node.attrs.contains_key(spec.name)) {
+                if let (Some(default), false) = (&spec.default, node.attrs.contains_key(spec.name))
+                {
                     attribute.push(attr(spec.name, default));
                 }
             }

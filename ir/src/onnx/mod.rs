@@ -4,6 +4,8 @@
 //! [`crate::graph::Graph`] and [`export`] a graph into a model.
 
 pub mod error;
+pub mod export;
+pub mod functions;
 pub mod import;
 pub mod load;
 #[rustfmt::skip]
