@@ -68,7 +68,7 @@ impl Eval<'_> {
         let block: usize = data.shape()[batch..].iter().product();
         let mut starts = Vec::with_capacity(outer);
         for o in 0..outer {
-            let mut start = if batches == 0 { 0 } else { o / (outer / batches) * block };
+            let mut start = outer.checked_div(batches).map_or(0, |each| o / each * block);
             for t in 0..tuple {
                 let at = positions(&values[o * tuple + t..][..1], data.shape()[batch + t])?[0];
                 start += at * own[batch + t] as usize;

@@ -20,7 +20,7 @@ pub struct OnnxError {
     /// The file.
     pub path: PathBuf,
     /// The node, where the reason lies in one.
-    pub at: Option<At>,
+    pub at: Option<Box<At>>,
     /// What is wrong.
     pub reason: String,
     /// What the user can do about it; may be empty.
@@ -37,7 +37,8 @@ impl OnnxError {
 impl fmt::Display for OnnxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.path.display())?;
-        if let Some(At { node, op, version }) = &self.at {
+        if let Some(at) = &self.at {
+            let At { node, op, version } = &**at;
             write!(f, "node `{}` ({op}, opset {version}): ", one_line(node))?;
         }
         f.write_str(&one_line(&self.reason))?;

@@ -82,7 +82,7 @@ pub(super) fn at(
 ) -> OnnxError {
     OnnxError {
         path: context.path.to_owned(),
-        at: Some(place(context, node, position)),
+        at: Some(Box::new(place(context, node, position))),
         reason: reason.to_owned(),
         remedy: remedy.to_owned(),
     }

@@ -387,7 +387,7 @@ impl Importer<'_> {
         }
         Some(OnnxError {
             path: path.clone(),
-            at: Some(at.clone()),
+            at: Some(Box::new(at.clone())),
             reason,
             remedy: "`pam-compile ops` lists the known ones; export with others".to_owned(),
         })
