@@ -89,6 +89,15 @@ fn contractions(write: &mut Write<'_>) -> Result<(), Box<dyn Error>> {
         write(Op::PamMatMulGradA, &[&[5, 3], &[3, k], &[5, k]], attrs())?;
         write(Op::PamMatMulGradB, &[&[k, 3], &[3, 4], &[k, 4]], attrs())?;
     }
+    // Sums of one product, so that no NaN hides another corner.
+    let count = COLUMN[0];
+    for offset in OFFSETS {
+        let attrs = || vec![("offset", Attr::Int(offset))];
+        write(Op::PamMatMul, &[COLUMN, ROW], attrs())?;
+        write(Op::PamMatMulGradA, &[&[count, count], COLUMN, COLUMN], attrs())?;
+        write(Op::PamMatMulGradB, &[ROW, &[count, count], ROW], attrs())?;
+        write(Op::PamConv, &[&[1, 1, count], &[count, 1, 1]], attrs())?;
+    }
     let narrow = || vec![("mantissa", Attr::Int(4)), ("offset", Attr::Int(OFFSETS[1]))];
     let batches: [(&[usize], &[usize]); 5] = [
         (&[2, 3, 4, 20], &[2, 3, 20, 5]),

@@ -321,10 +321,11 @@ def operands(model: onnx.ModelProto, style: str, random: np.random.Generator) ->
             feeds[value.name] = np.array(steps[style], np.int64)
             continue
         if style == "edges":
-            make = many_values if count >= 1 << 18 else edge_values
-            x = make(count, random)
-            if count < 208:
-                x = edge_values(208, random)[random.permutation(208)[np.arange(count) % 208]]
+            if count >= 1 << 18:
+                x = many_values(count, random)
+            else:
+                pool = edge_values(208, random)
+                x = pool[:count] if count in (64, 96, 208) else random.choice(pool, count)
         else:
             scale = {"ordinary": 1.0, "small": 1e-19, "wild": 1e18}[style]
             x = (random.standard_normal(count) * scale).astype(np.float32)

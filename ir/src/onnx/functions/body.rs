@@ -19,13 +19,13 @@ pub(super) type Name = String;
 pub(super) struct Body {
     nodes: Vec<NodeProto>,
     constants: BTreeMap<String, Name>,
-    prefix: &'static str,
+    prefix: String,
 }
 
 impl Body {
     /// A body whose values' names begin with a prefix, for subgraphs.
-    pub(super) fn new(prefix: &'static str) -> Body {
-        Body { prefix, ..Body::default() }
+    pub(super) fn new(prefix: &str) -> Body {
+        Body { prefix: prefix.to_owned(), ..Body::default() }
     }
 
     fn fresh(&self) -> Name {
@@ -150,9 +150,12 @@ impl Body {
         sequences: &[(&str, DType)],
         body: impl FnOnce(&mut Body, &[Name], &[Name]) -> Vec<Name>,
     ) -> Vec<Name> {
-        let mut inner = Body::new("s");
-        let names =
-            |kind: &str, n: usize| -> Vec<Name> { (0..n).map(|i| format!("{kind}_{i}")).collect() };
+        // No name may hide one of an outer scope.
+        let prefix = format!("{}s", self.prefix);
+        let mut inner = Body::new(&prefix);
+        let names = |kind: &str, n: usize| -> Vec<Name> {
+            (0..n).map(|i| format!("{prefix}_{kind}_{i}")).collect()
+        };
         let (state, element) = (names("state", states.len()), names("element", sequences.len()));
         let results = body(&mut inner, &state, &element);
         let info = |name: &Name, dtype: DType| ValueInfoProto {

@@ -1,16 +1,19 @@
 //! Matrix products and their exact derivatives: scans over the summed index.
 
-use super::arithmetic::{bias, product, rounded};
+use super::arithmetic::{INF, MANTISSA, bias, parts, rounded};
 use super::body::{Body, Name, reference};
-use super::derivative::product_grad;
+use super::term::{left, plain_bias, product_term, right, slope_base, slope_term};
 use crate::onnx::proto::{FunctionProto, attribute_proto::AttributeType};
 use crate::types::DType;
 
 /// The attributes of all matrix products: those of the primitive, then the helpers.
 const ATTRIBUTES: [&str; 6] = ["offset", "mantissa", "rounding", "shape", "perm_a", "perm_b"];
 
-/// Sums terms over the first axis of sequences of floats, in chunks of 256: the sum of the shape that
-/// the attribute `shape` states.
+/// The number of terms that are added before their sum is added to the sum of all.
+const CHUNK: i64 = 256;
+
+/// Sums terms over the first axis of sequences, chunk by chunk: the sum of the shape that the attribute
+/// `shape` states. The outer scan adds the sums of the chunks, the inner one the terms of a chunk.
 pub(super) fn chunked_sum(
     b: &mut Body,
     shape: &str,
@@ -19,52 +22,78 @@ pub(super) fn chunked_sum(
 ) -> Name {
     let shape = b.ints(shape);
     let zeros = b.op("ConstantOfShape", &[&shape]);
-    // Whether an index is the last of its chunk: its low byte is full.
     let length = b.op("Shape", &[sequences[0].0]);
-    let (from, to) = (b.vector(&[0]), b.vector(&[1]));
+    let (from, to, axis) = (b.vector(&[0]), b.vector(&[1]), b.vector(&[1]));
     let length = b.op("Slice", &[&length, &from, &to]);
     let length = b.op("Squeeze", &[&length]);
-    let (zero, one, byte) = (b.scalar(0i64), b.scalar(1i64), b.scalar(255i64));
-    let index = b.op("Range", &[&zero, &length, &one]);
-    let low = b.op("BitwiseAnd", &[&index, &byte]);
-    let last = b.op("Equal", &[&low, &byte]);
-    let mut all = sequences.to_vec();
-    all.push((&last, DType::Bool));
-    let states = [(zeros.as_str(), DType::F32), (zeros.as_str(), DType::F32)];
-    let sums = b.scan(&states, &all, |b, state, element| {
-        let (last, operands) = element.split_last().expect("the flags are an element");
-        let term = term(b, operands);
-        let (total, sum) = (&state[0], &state[1]);
-        let sum = b.op("Add", &[sum, &term]);
-        let grown = b.op("Add", &[total, &sum]);
-        let zero = b.scalar(0f32);
-        vec![b.select(last, &grown, total), b.select(last, &zero, &sum)]
+    let (zero, chunk) = (b.scalar(0i64), b.scalar(CHUNK));
+    let starts = b.op("Range", &[&zero, &length, &chunk]);
+    let starts = b.op("Unsqueeze", &[&starts, &axis]);
+    let chunk = b.vector(&[CHUNK]);
+    let state = (zeros.as_str(), DType::F32);
+    let total = b.scan(&[state], &[(&starts, DType::I64)], |b, total, start| {
+        let end = b.op("Add", &[&start[0], &chunk]);
+        let parts: Vec<(Name, DType)> = sequences
+            .iter()
+            .map(|(s, dtype)| (b.op("Slice", &[s, &start[0], &end]), *dtype))
+            .collect();
+        let parts: Vec<(&str, DType)> = parts.iter().map(|(s, d)| (s.as_str(), *d)).collect();
+        let sum = b.scan(&[state], &parts, |b, sum, operands| {
+            let term = term(b, operands);
+            vec![b.op("Add", &[&sum[0], &term])]
+        });
+        vec![b.op("Add", &[&total[0], &sum[0]])]
     });
-    b.op("Add", &[&sums[0], &sums[1]])
+    total[0].clone()
 }
 
-fn transposed(b: &mut Body, x: &str, perm: &str) -> Name {
-    b.op_with("Transpose", &[x], vec![reference("perm", perm, AttributeType::Ints)])
+/// The sum over integer sequences: two operands in parts, the first axis of all being summed over.
+fn sum_of(
+    f: &mut Body,
+    operands: [&[Name]; 2],
+    term: impl FnOnce(&mut Body, &[Name], &[Name]) -> Name,
+) -> Name {
+    let first = operands[0].len();
+    let sequences: Vec<(&str, DType)> =
+        operands.iter().copied().flatten().map(|n| (n.as_str(), DType::I32)).collect();
+    chunked_sum(f, "shape", &sequences, |f, k| term(f, &k[..first], &k[first..]))
 }
 
-fn unsqueeze(b: &mut Body, x: &str, axis: i64) -> Name {
-    let axes = b.vector(&[axis]);
-    b.op("Unsqueeze", &[x, &axes])
+/// An operand with the summed axis in front, as a column or a row of matrices.
+fn arranged(f: &mut Body, x: &str, perm: &str, column: bool) -> Name {
+    let x = f.op_with("Transpose", &[x], vec![reference("perm", perm, AttributeType::Ints)]);
+    let axes = f.vector(&[if column { -1 } else { -2 }]);
+    f.op("Unsqueeze", &[&x, &axes])
 }
 
 /// `c[…, m, n] = Σ_k mul(a[…, m, k], b[…, k, n])`; perm_a and perm_b bring k to the front.
 pub(super) fn matmul() -> FunctionProto {
     let mut f = Body::new("v");
     let (a, b) = (rounded(&mut f, "a"), rounded(&mut f, "b"));
-    let (a, b) = (transposed(&mut f, &a, "perm_a"), transposed(&mut f, &b, "perm_b"));
+    let (a, b) = (arranged(&mut f, &a, "perm_a", true), arranged(&mut f, &b, "perm_b", false));
     let bias = bias(&mut f);
-    let sequences = [(a.as_str(), DType::F32), (b.as_str(), DType::F32)];
-    let y = chunked_sum(&mut f, "shape", &sequences, |f, k| {
-        let (column, row) = (unsqueeze(f, &k[0], -1), unsqueeze(f, &k[1], -2));
-        product(f, &column, &row, &bias)
-    });
-    let doc = "PA matrix product.";
-    f.function("matmul", &["a", "b"], &y, "c", &ATTRIBUTES, doc)
+    let (a, b) = (left(&mut f, &a, &bias), right(&mut f, &b));
+    let y = sum_of(&mut f, [&a, &b], product_term);
+    f.function("matmul", &["a", "b"], &y, "c", &ATTRIBUTES, "PA matrix product.")
+}
+
+/// The sum of `mul_grad(own, factor, delta)` over the first axis of factor and delta, which are a row
+/// and a column of matrices of the shape of `own`, or the reverse.
+fn gradient(f: &mut Body, own: &str, factor: &str, delta: &str) -> Name {
+    let (_, magnitude) = parts(f, own);
+    let nothing = f.below(&magnitude, super::arithmetic::MIN);
+    let (fraction, zero) = (f.mask(&magnitude, MANTISSA), f.bits(0));
+    let fraction = f.select(&nothing, &zero, &fraction);
+    let offset = f.int("offset");
+    let factor = slope_base(f, factor, &offset);
+    let one = plain_bias(f);
+    let delta = left(f, delta, &one);
+    let sum =
+        sum_of(f, [&factor, &delta], |f, factor, delta| slope_term(f, &fraction, factor, delta));
+    // A NaN in the operand is one in every term.
+    let inf = f.bits(INF);
+    let is_nan = f.op("Greater", &[&magnitude, &inf]);
+    f.select(&is_nan, own, &sum)
 }
 
 /// `grad[…, m, k] = Σ_n mul_grad(a[…, m, k], b[…, k, n], delta[…, m, n])`; perm_a and perm_b bring n
@@ -72,14 +101,9 @@ pub(super) fn matmul() -> FunctionProto {
 pub(super) fn matmul_grad_a() -> FunctionProto {
     let mut f = Body::new("v");
     let (a, b) = (rounded(&mut f, "a"), rounded(&mut f, "b"));
-    let delta = transposed(&mut f, "delta", "perm_a");
-    let b = transposed(&mut f, &b, "perm_b");
-    let offset = f.int("offset");
-    let sequences = [(b.as_str(), DType::F32), (delta.as_str(), DType::F32)];
-    let y = chunked_sum(&mut f, "shape", &sequences, |f, n| {
-        let (row, column) = (unsqueeze(f, &n[0], -2), unsqueeze(f, &n[1], -1));
-        product_grad(f, &a, &row, &column, &offset)
-    });
+    let delta = arranged(&mut f, "delta", "perm_a", true);
+    let b = arranged(&mut f, &b, "perm_b", false);
+    let y = gradient(&mut f, &a, &b, &delta);
     let doc = "Exact derivative of the PA matrix product by a, times delta.";
     f.function("matmul_grad_a", &["a", "b", "delta"], &y, "grad", &ATTRIBUTES, doc)
 }
@@ -89,14 +113,9 @@ pub(super) fn matmul_grad_a() -> FunctionProto {
 pub(super) fn matmul_grad_b() -> FunctionProto {
     let mut f = Body::new("v");
     let (a, b) = (rounded(&mut f, "a"), rounded(&mut f, "b"));
-    let a = transposed(&mut f, &a, "perm_a");
-    let delta = transposed(&mut f, "delta", "perm_b");
-    let offset = f.int("offset");
-    let sequences = [(a.as_str(), DType::F32), (delta.as_str(), DType::F32)];
-    let y = chunked_sum(&mut f, "shape", &sequences, |f, m| {
-        let (column, row) = (unsqueeze(f, &m[0], -1), unsqueeze(f, &m[1], -2));
-        product_grad(f, &b, &column, &row, &offset)
-    });
+    let a = arranged(&mut f, &a, "perm_a", true);
+    let delta = arranged(&mut f, "delta", "perm_b", false);
+    let y = gradient(&mut f, &b, &a, &delta);
     let doc = "Exact derivative of the PA matrix product by b, times delta.";
     f.function("matmul_grad_b", &["a", "b", "delta"], &y, "grad", &ATTRIBUTES, doc)
 }

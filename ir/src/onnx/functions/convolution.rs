@@ -1,8 +1,9 @@
 //! The convolution: a scan over the elements of the kernel, each times the part of the input it meets.
 
-use super::arithmetic::{bias, product, rounded};
+use super::arithmetic::{MAGNITUDE, bias, rounded};
 use super::body::{Body, Name};
 use super::contraction::chunked_sum;
+use super::term::{left, product_term, right};
 use crate::attr::Attr;
 use crate::onnx::export::attr;
 use crate::onnx::proto::FunctionProto;
@@ -55,17 +56,23 @@ pub(super) fn conv() -> FunctionProto {
     let w = f.op("Reshape", &[&w, &kernel]);
     let perm = vec![attr("perm", &Attr::Ints(vec![2, 0, 1]))];
     let w = f.op_with("Transpose", &[&w], perm);
+    let behind = f.vector(&[3, 4, 5]);
+    let w = f.op("Unsqueeze", &[&w, &behind]);
+    let bias = bias(&mut f);
+    let weights = left(&mut f, &w, &bias);
+    let [bits, _, flip] = right(&mut f, &x);
     let starts = starts(&mut f);
     let (extent, steps) = (f.ints("extent"), f.ints("steps"));
     let axes = f.vector(&[2, 3, 4, 5]);
-    let behind = f.vector(&[2, 3, 4]);
-    let bias = bias(&mut f);
-    let sequences = [(w.as_str(), DType::F32), (starts.as_str(), DType::I64)];
+    let mut sequences: Vec<_> = weights.iter().map(|w| (w.as_str(), DType::I32)).collect();
+    sequences.push((&starts, DType::I64));
     let y = chunked_sum(&mut f, "sums", &sequences, |f, k| {
-        let weight = f.op("Unsqueeze", &[&k[0], &behind]);
-        let ends = f.op("Add", &[&k[1], &extent]);
-        let part = f.op("Slice", &[&x, &k[1], &ends, &axes, &steps]);
-        product(f, &weight, &part, &bias)
+        let (start, weight) = k.split_last().expect("the start is an element");
+        let end = f.op("Add", &[start, &extent]);
+        let bits = f.op("Slice", &[&bits, start, &end, &axes, &steps]);
+        let flip = f.op("Slice", &[&flip, start, &end, &axes, &steps]);
+        let magnitude = f.mask(&bits, MAGNITUDE);
+        product_term(f, weight, &[bits, magnitude, flip])
     });
     let shape = f.ints("shape");
     let y = f.op("Reshape", &[&y, &shape]);

@@ -37,7 +37,7 @@ fn is_nan(b: &mut Body, magnitude: &str) -> Name {
 }
 
 /// `mul_grad(a, b, delta)`: the slope has the bits `(mag(b) + mantissa(a) + offset) & ~MANT`.
-pub(super) fn product_grad(f: &mut Body, a: &str, b: &str, delta: &str, offset: &str) -> Name {
+fn product_grad(f: &mut Body, a: &str, b: &str, delta: &str, offset: &str) -> Name {
     let (_, ma) = parts(f, a);
     let (bits, mb) = parts(f, b);
     let (a_nan, b_nan) = (is_nan(f, &ma), is_nan(f, &mb));

@@ -3,8 +3,7 @@
 //! A written file carries the functions it uses, so that any ONNX runtime can run it. Their bodies
 //! consist of integer additions, comparisons, selections and data movement of opset 26; none of them
 //! multiplies, not even integers. They follow docs/numerics.md corner by corner, and the contractions
-//! add in the documented order: a Scan over k keeps the sum of the chunk at hand and the sum of the
-//! chunks before.
+//! add in the documented order: a Scan over k inside a Scan over chunks of k.
 //!
 //! What a body cannot compute without multiplying (sizes of reshaped tensors, shifted exponents) the
 //! writer states in helper attributes, see [`helper_attributes`].
@@ -16,6 +15,7 @@ mod convolution;
 mod derivative;
 mod helpers;
 mod random;
+mod term;
 
 pub use helpers::helper_attributes;
 
