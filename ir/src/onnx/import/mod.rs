@@ -222,7 +222,7 @@ impl Importer<'_> {
         linked: &mut HashMap<String, ValueId>,
         names: &mut Names<'_>,
     ) -> Result<(), OnnxError> {
-        let mut defaults: BTreeMap<&str, Tensor> = BTreeMap::new();
+        let mut defaults: HashMap<&str, Tensor> = HashMap::new();
         for t in &graph.initializer {
             let tensor = tensor::read(t).map_err(|e| context.error(e, "export it again"))?;
             if t.name().is_empty() || defaults.insert(t.name(), tensor).is_some() {
@@ -259,9 +259,11 @@ impl Importer<'_> {
             self.define(context, names, name, value)?;
             linked.insert(name.to_owned(), value);
         }
-        for (name, tensor) in defaults {
-            let value = self.constant(name, tensor);
-            self.define(context, names, name, value)?;
+        for name in graph.initializer.iter().map(|t| t.name()) {
+            if let Some(tensor) = defaults.remove(name) {
+                let value = self.constant(name, tensor);
+                self.define(context, names, name, value)?;
+            }
         }
         Ok(())
     }
