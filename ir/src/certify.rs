@@ -4,7 +4,7 @@
 //! stands. It returns every violation, each with a stable [`Code`]. Only [`certify`] makes a
 //! [`Certified`], and only a `Certified` can be planned and run.
 
-use crate::graph::{Graph, Node};
+use crate::graph::{Graph, Node, NodeId};
 use crate::op::{Level, Op};
 use crate::role::Mode;
 use crate::text::node_line;
@@ -102,6 +102,8 @@ impl fmt::Display for Violation {
 /// A node that multiplies natively.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NativeMultiply {
+    /// The node.
+    pub id: NodeId,
     /// Name of the node.
     pub node: String,
     /// Its op, as ONNX names it.
@@ -110,6 +112,8 @@ pub struct NativeMultiply {
     pub component: crate::role::Component,
     /// Scalar multiplications one execution performs.
     pub scalars: u128,
+    /// Whether floats are multiplied rather than integers.
+    pub float: bool,
 }
 
 /// A graph that is legal for a target; it can no longer be changed.
@@ -190,15 +194,17 @@ pub fn violations(graph: &Graph, target: Target) -> Vec<Violation> {
 
 /// Every node that multiplies natively, whatever its mode.
 pub fn native_multiplies(graph: &Graph) -> Vec<NativeMultiply> {
-    let nodes = graph.nodes.iter();
+    let nodes = graph.nodes.iter().enumerate();
     nodes
-        .filter_map(|node| {
+        .filter_map(|(i, node)| {
             let scalars = graph.multiplies(node);
             (scalars > 0).then(|| NativeMultiply {
+                id: NodeId(i as u32),
                 node: node.name.clone(),
                 op: node.op.onnx_name(),
                 component: node.component,
                 scalars,
+                float: operands(graph, node).any(DType::is_float),
             })
         })
         .collect()

@@ -11,12 +11,14 @@
 //!
 //! Rooms: [`op`] declares the ops with their shape rules; [`build`] makes graphs and rebuilds them;
 //! [`order`] holds the graph algorithms; `eval` computes constants; `onnx` reads and writes files;
-//! `text` prints and parses; `verify` checks that a graph is well formed and `certify` that it
-//! is legal for a target. No rewriting rule lives here, so that the certifier cannot see any.
+//! `text` prints and parses; `verify` checks that a graph is well formed, `certify` that it is legal
+//! for a target, and `audit` lists what it multiplies as it stands. No rewriting rule lives here, so that the certifier cannot see any.
 
 pub mod attr;
+pub mod audit;
 pub mod build;
 pub mod certify;
+pub mod cost;
 pub mod einsum;
 pub mod eval;
 pub mod geometry;
