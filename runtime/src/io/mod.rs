@@ -10,7 +10,8 @@ pub mod safetensors;
 use crate::error::IoError;
 use pam_ir::tensor::Tensor;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 /// Tensors by name, in the order of the file.
 pub type Named = Vec<(String, Tensor)>;
@@ -35,25 +36,86 @@ pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut std::io::BufWriter<&std::fs::File>) -> std::io::Result<()>,
 ) -> Result<(), IoError> {
-    let error = |source| IoError::File { path: path.to_owned(), source };
-    let folder = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".pam-").suffix(".part");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // Temporary files are private; the finished one is as readable as any other.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    Unfinished::write(path, write)?.finish()
+}
+
+/// Writes several files, each as a whole; if one cannot be written, none is.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn write_together(files: &[(PathBuf, Vec<u8>)]) -> Result<(), IoError> {
+    let unfinished: Vec<Unfinished> = files
+        .iter()
+        .map(|(path, bytes)| Unfinished::write(path, |w| w.write_all(bytes)))
+        .collect::<Result<_, _>>()?;
+    unfinished.into_iter().try_for_each(Unfinished::finish)
+}
+
+/// Removes the files that are being written. For the handler of an interruption, after which the
+/// process must end.
+pub fn discard_unfinished() {
+    // A thread that panicked while it held the lock leaves the list as good as before.
+    let under_way = UNDER_WAY.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    for path in under_way.iter() {
+        // There is nobody left to tell.
+        let _ = std::fs::remove_file(path);
     }
-    let file = builder.tempfile_in(folder).map_err(error)?;
-    let mut writer = std::io::BufWriter::with_capacity(1 << 20, file.as_file());
-    write(&mut writer).and_then(|()| writer.flush()).map_err(error)?;
-    drop(writer);
-    file.persist(path).map_err(|e| error(e.error))?;
-    Ok(())
+}
+
+/// The temporary files that exist now.
+static UNDER_WAY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn under_way(change: impl FnOnce(&mut Vec<PathBuf>)) {
+    change(&mut UNDER_WAY.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+}
+
+/// A file beside its final place; it disappears unless it is finished.
+struct Unfinished {
+    file: tempfile::NamedTempFile,
+    path: PathBuf,
+}
+
+impl Unfinished {
+    fn write(
+        path: &Path,
+        write: impl FnOnce(&mut std::io::BufWriter<&std::fs::File>) -> std::io::Result<()>,
+    ) -> Result<Unfinished, IoError> {
+        let error = |source| IoError::File { path: path.to_owned(), source };
+        let folder = match path.parent() {
+            Some(p) if !p.as_os_str().is_empty() => p,
+            _ => Path::new("."),
+        };
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".pam-").suffix(".part");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            // Temporary files are private; the finished one is as readable as any other.
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let file = builder.tempfile_in(folder).map_err(|e| error(without_temporary_name(e)))?;
+        under_way(|paths| paths.push(file.path().to_owned()));
+        let unfinished = Unfinished { file, path: path.to_owned() };
+        let mut writer = std::io::BufWriter::with_capacity(1 << 20, unfinished.file.as_file());
+        write(&mut writer).and_then(|()| writer.flush()).map_err(error)?;
+        drop(writer);
+        Ok(unfinished)
+    }
+
+    fn finish(self) -> Result<(), IoError> {
+        let temporary = self.file.path().to_owned();
+        let persisted = self.file.persist(&self.path);
+        under_way(|paths| paths.retain(|p| *p != temporary));
+        persisted.map_err(|e| IoError::File { path: self.path, source: e.error })?;
+        Ok(())
+    }
+}
+
+/// The error of a temporary file names that file, which means nothing to the user.
+fn without_temporary_name(e: std::io::Error) -> std::io::Error {
+    let text = e.to_string();
+    let reason = text.split(" at path ").next().unwrap_or_default().to_owned();
+    std::io::Error::new(e.kind(), reason)
 }
 
 fn format(path: &Path, reason: String) -> IoError {
@@ -76,5 +138,17 @@ mod tests {
         assert!(failed.unwrap_err().to_string().ends_with("x: disk full"));
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn several_files_are_written_or_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = (folder.path().join("a"), b"a".to_vec());
+        let bad = (folder.path().join("no/b"), b"b".to_vec());
+        let error = write_together(&[good.clone(), bad]).unwrap_err().to_string();
+        assert!(error.contains("no/b: No such file") && !error.contains(".part"), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        write_together(std::slice::from_ref(&good)).unwrap();
+        assert_eq!(std::fs::read(&good.0).unwrap(), b"a");
     }
 }
