@@ -41,7 +41,17 @@ pub fn decode(path: &Path, bytes: &[u8]) -> Result<ModelProto, OnnxError> {
     Ok(model)
 }
 
-fn load_external(path: &Path, model: &mut ModelProto) -> Result<(), OnnxError> {
+/// Whether an initializer lies in another file.
+pub fn has_external(model: &ModelProto) -> bool {
+    let mut initializers = model.graph.iter().flat_map(|g| &g.initializer);
+    initializers.any(|t| t.data_location() == DataLocation::External)
+}
+
+/// Reads the external data of a model that was decoded.
+///
+/// # Errors
+/// Where external data is missing, too short or outside the folder of the model.
+pub fn load_external(path: &Path, model: &mut ModelProto) -> Result<(), OnnxError> {
     let load = |t: &mut TensorProto| load_tensor(path, t);
     for function in &mut model.functions {
         each_tensor_of_nodes(&mut function.node, &load)?;

@@ -1,0 +1,302 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Rewrites ONNX training steps without multiplications, certifies and runs them.
+#[derive(Parser)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 certified or true, 1 a violation remains or a claim is false, 2 bad input or usage."
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub compile: Compile,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// List every native multiplication of a file as it stands, or of the kernels' machine code
+    Audit(Audit),
+    /// Compile (unless compiled already) and execute once
+    Run(Run),
+    /// Run rewritten and native, and print the relative error of each output
+    Compare(Compare),
+    /// Compare two models by node name, with the rule that made each change
+    Diff(Diff),
+    /// Re-derive what a certificate states from the file alone
+    Verify(Verify),
+    /// Train: feed batches, carry the state, measure and save
+    Train(Train),
+    /// Print the op support table
+    Ops(Ops),
+}
+
+/// Which models are read, and how.
+#[derive(Args)]
+pub struct Input {
+    /// Models; several are linked into one step
+    #[arg(required = true, value_name = "MODEL.onnx")]
+    pub models: Vec<PathBuf>,
+    /// Size of a symbolic dimension
+    #[arg(long = "dim", value_name = "NAME=SIZE")]
+    pub dims: Vec<String>,
+    /// State binding: an output and the input whose next value it is
+    #[arg(long = "bind", value_name = "OUT=IN")]
+    pub binds: Vec<String>,
+    /// Values for inputs (.onnx initializers, .npz or .safetensors); repeatable
+    #[arg(long = "init", value_name = "FILE")]
+    pub inits: Vec<PathBuf>,
+}
+
+/// How products are rewritten.
+#[derive(Args)]
+pub struct PolicyArgs {
+    /// native, approx (the default), exact, paper, matmul or a policy file
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    pub policy: Option<String>,
+    /// Mode of a component (matmul, softmax, norm, activation, loss, optimizer, other) or of the
+    /// nodes whose name matches /regex/: native, approx or exact
+    #[arg(long = "set", value_name = "COMPONENT=MODE")]
+    pub sets: Vec<String>,
+    /// Mantissa bits kept in the operands of contractions (1 to 23)
+    #[arg(long, value_name = "M")]
+    pub mantissa: Option<u32>,
+    /// Error compensation α of products (0.5 to 2)
+    #[arg(long, value_name = "A")]
+    pub offset: Option<f32>,
+}
+
+impl PolicyArgs {
+    /// Whether nothing was asked for.
+    pub fn is_default(&self) -> bool {
+        self.policy.is_none()
+            && self.sets.is_empty()
+            && self.mantissa.is_none()
+            && self.offset.is_none()
+    }
+}
+
+/// What a compilation says, and where.
+#[derive(Args)]
+pub struct ReportArgs {
+    /// Write the report as JSON
+    #[arg(long, value_name = "FILE.json")]
+    pub report: Option<PathBuf>,
+    /// Write the report as one self-contained page
+    #[arg(long, value_name = "FILE.html")]
+    pub html: Option<PathBuf>,
+    #[command(flatten)]
+    pub volume: Volume,
+}
+
+/// How much is printed.
+#[derive(Args, Clone, Copy)]
+pub struct Volume {
+    /// Print errors only
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Print more
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// Where steps are executed.
+#[derive(Args)]
+pub struct Device {
+    /// cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Threads; one for each core if not given
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub threads: usize,
+}
+
+#[derive(Args)]
+pub struct Compile {
+    #[command(flatten)]
+    pub input: Input,
+    /// The model to write; <stem>.pam.onnx beside the first model if not given
+    #[arg(short, long, value_name = "OUT.onnx")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+    #[command(flatten)]
+    pub report: ReportArgs,
+    #[command(flatten)]
+    pub device: Device,
+}
+
+#[derive(Args)]
+pub struct Audit {
+    /// Models; several are linked into one step
+    #[arg(required_unless_present = "kernels", value_name = "MODEL.onnx")]
+    pub models: Vec<PathBuf>,
+    /// Size of a symbolic dimension; 1 if not given
+    #[arg(long = "dim", value_name = "NAME=SIZE")]
+    pub dims: Vec<String>,
+    /// Disassemble the kernels of this executable instead
+    #[arg(long, conflicts_with_all = ["models", "dims"])]
+    pub kernels: bool,
+    /// With --kernels: cpu or cuda
+    #[arg(long, default_value = "cpu", requires = "kernels")]
+    pub device: String,
+    /// With --kernels --device cuda: the architecture to compile for
+    #[arg(long, default_value = "sm_90a", requires = "kernels")]
+    pub arch: String,
+    /// Write the findings as JSON
+    #[arg(long, value_name = "FILE.json")]
+    pub report: Option<PathBuf>,
+    #[command(flatten)]
+    pub volume: Volume,
+}
+
+#[derive(Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub input: Input,
+    /// Values of the inputs that have none
+    #[arg(long, value_name = "IN.npz")]
+    pub inputs: Option<PathBuf>,
+    /// Where to write the outputs
+    #[arg(long, value_name = "OUT.npz")]
+    pub outputs: PathBuf,
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+    #[command(flatten)]
+    pub report: ReportArgs,
+    #[command(flatten)]
+    pub device: Device,
+}
+
+#[derive(Args)]
+pub struct Compare {
+    #[command(flatten)]
+    pub input: Input,
+    /// Values of the inputs that have none
+    #[arg(long, value_name = "IN.npz")]
+    pub inputs: Option<PathBuf>,
+    /// What computes natively
+    #[arg(long, value_enum, default_value_t = Engine::Runtime)]
+    pub engine: Engine,
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+    #[command(flatten)]
+    pub volume: Volume,
+    #[command(flatten)]
+    pub device: Device,
+}
+
+/// A native engine.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// This program's own native kernels
+    Runtime,
+    /// tract, which shares nothing with this program
+    Tract,
+}
+
+#[derive(Args)]
+pub struct Diff {
+    /// The model before
+    #[arg(value_name = "A.onnx")]
+    pub before: PathBuf,
+    /// The model after
+    #[arg(value_name = "B.onnx")]
+    pub after: PathBuf,
+    /// Size of a symbolic dimension; 1 if not given
+    #[arg(long = "dim", value_name = "NAME=SIZE")]
+    pub dims: Vec<String>,
+    #[command(flatten)]
+    pub volume: Volume,
+}
+
+#[derive(Args)]
+pub struct Verify {
+    /// The written model
+    #[arg(value_name = "OUT.onnx")]
+    pub model: PathBuf,
+    /// The report that came with it
+    #[arg(long, value_name = "REPORT.json")]
+    pub certificate: PathBuf,
+    #[command(flatten)]
+    pub volume: Volume,
+}
+
+#[derive(Args)]
+pub struct Train {
+    #[command(flatten)]
+    pub input: Input,
+    /// Samples (.npz or .safetensors): arrays named as inputs, with _train or _test behind the name
+    #[arg(long, value_name = "DATA.npz")]
+    pub data: PathBuf,
+    /// Passes over the training samples
+    #[arg(long, default_value_t = 1)]
+    pub epochs: usize,
+    /// Samples a step: the size of the step's symbolic batch dimension, or a check of its fixed one
+    #[arg(long, value_name = "B")]
+    pub batch_size: Option<usize>,
+    /// Learning rate (its peak); the step's own default if not given
+    #[arg(long)]
+    pub lr: Option<f64>,
+    /// Course of the learning rate: constant or cosine
+    #[arg(long, value_enum, default_value_t = Course::Constant)]
+    pub schedule: Course,
+    /// Steps of linear warm-up; a tenth of all for cosine if not given
+    #[arg(long, value_name = "STEPS")]
+    pub warmup: Option<usize>,
+    /// The input that takes the learning rate
+    #[arg(long, value_name = "INPUT", default_value = "lr")]
+    pub lr_input: String,
+    /// Seed of the shuffling
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// The output that is the loss
+    #[arg(long = "loss-output", value_name = "OUTPUT")]
+    pub loss: Option<String>,
+    /// The output whose largest element is the prediction
+    #[arg(long = "logits-output", value_name = "OUTPUT")]
+    pub logits: Option<String>,
+    /// Write metrics, one JSON object a line
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub metrics: Option<PathBuf>,
+    /// Write the state after each epoch; <stem>.state.safetensors in the current folder if not given
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub state: Option<PathBuf>,
+    /// Also write it every so many steps
+    #[arg(long, value_name = "STEPS")]
+    pub save_every: Option<usize>,
+    /// Go on from a state that training wrote
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub resume: Option<PathBuf>,
+    /// Stop after so many steps in all
+    #[arg(long, value_name = "STEPS")]
+    pub stop_after: Option<usize>,
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+    #[command(flatten)]
+    pub report: ReportArgs,
+    #[command(flatten)]
+    pub device: Device,
+}
+
+/// The course of a learning rate.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Course {
+    /// The peak throughout
+    Constant,
+    /// Half a cosine down to zero
+    Cosine,
+}
+
+#[derive(Args)]
+pub struct Ops {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,114 @@
+//! `pam-compile audit`: what a file, or the kernels, multiply as they stand.
+
+use crate::args::{Audit, Input};
+use crate::failure::Failure;
+use crate::output::check_paths;
+use crate::report::grouped;
+use crate::report::json::{Count, NativeReport, SCHEMA, TOOL, ViolationReport, model};
+use crate::source::{Source, Tolerance};
+use pam_ir::audit::{Audit as Findings, audit as audit_graph, census};
+use pam_runtime::io::write_together;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// How many nodes of an op are named without `-v`.
+const NAMED: usize = 4;
+
+/// Audits models.
+pub fn audit(args: &Audit) -> Result<ExitCode, Failure> {
+    if args.kernels {
+        return kernels(args);
+    }
+    let input = Input {
+        models: args.models.clone(),
+        dims: args.dims.clone(),
+        binds: Vec::new(),
+        inits: Vec::new(),
+    };
+    let inputs: Vec<&Path> = args.models.iter().map(PathBuf::as_path).collect();
+    check_paths(&inputs, &args.report.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+    let source = Source::read(&input, Tolerance { default_dim: Some(1), unknown_ops: true })?;
+    let mut findings = audit_graph(&source.graph);
+    if let Err(faults) = source.check_functions() {
+        // A function that is not what its name says may do anything.
+        findings.unknown.extend(faults.into_iter().map(|reason| pam_ir::certify::Violation {
+            code: pam_ir::certify::Code::UnknownOp,
+            node: "functions of the file".to_owned(),
+            op: "pam".to_owned(),
+            line: String::new(),
+            reason,
+        }));
+    }
+    if let Some(path) = &args.report {
+        write_together(&[(path.clone(), json(&source, &findings)?)])?;
+    }
+    if !args.volume.quiet {
+        print(&source, &findings, args.volume.verbose);
+    }
+    Ok(if findings.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn print(source: &Source, findings: &Findings, verbose: bool) {
+    let path = source.path().display();
+    if !source.defaulted_dims.is_empty() {
+        let dims: Vec<&str> = source.defaulted_dims.iter().map(String::as_str).collect();
+        eprintln!("{path}: counted with 1 for {}; give sizes with --dim", dims.join(", "));
+    }
+    let mut by_op: BTreeMap<(bool, &str), Vec<(&str, u128)>> = BTreeMap::new();
+    for m in &findings.multiplies {
+        by_op.entry((!m.float, m.op)).or_default().push((&m.node, m.scalars));
+    }
+    for ((integer, op), nodes) in &by_op {
+        let scalars: u128 = nodes.iter().map(|n| n.1).sum();
+        let kind = if *integer { " (integers)" } else { "" };
+        println!("{op}{kind}: {} in {}", count(scalars, "scalar"), count(nodes.len() as u128, "node"));
+        let shown = if verbose { nodes.len() } else { NAMED };
+        for (node, scalars) in nodes.iter().take(shown) {
+            println!("  {node}  {}", grouped(*scalars));
+        }
+        if nodes.len() > shown {
+            println!("  … and {} more (-v names all)", nodes.len() - shown);
+        }
+    }
+    for v in &findings.unknown {
+        println!("unknown: node `{}` ({}): {}", v.node, v.op, v.reason);
+    }
+    if findings.fixed > 0 {
+        println!("not counted: {} of constant shape arithmetic", count(findings.fixed as u128, "integer node"));
+    }
+    if findings.is_clean() {
+        println!("{path}: no native multiplication");
+    } else {
+        let total = findings.total();
+        println!(
+            "{path}: {} in {}",
+            count(total.scalars, "native multiplication"),
+            count(total.nodes as u128, "node")
+        );
+    }
+}
+
+fn count(n: u128, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(n), if n == 1 { "" } else { "s" })
+}
+
+fn json(source: &Source, findings: &Findings) -> Result<Vec<u8>, Failure> {
+    let multiplies: Vec<NativeReport> = findings.multiplies.iter().map(Into::into).collect();
+    let unknown: Vec<ViolationReport> = findings.unknown.iter().map(Into::into).collect();
+    let report = serde_json::json!({
+        "schema": SCHEMA,
+        "model": model(source),
+        "census": { "before": census(&source.graph) },
+        "multiplies": { "before": Count::from(findings.total()), "nodes": multiplies },
+        "unknown": unknown,
+        "tool": TOOL,
+    });
+    let mut bytes = serde_json::to_vec_pretty(&report).map_err(|e| Failure::new(e.to_string()))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn kernels(args: &Audit) -> Result<ExitCode, Failure> {
+    Err(Failure::new(format!("audit --kernels --device {}: not built yet", args.device)))
+}

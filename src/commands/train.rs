@@ -1,0 +1,93 @@
+//! `pam-compile train`: the training loop.
+
+use super::compile::{report_files, report_paths};
+use crate::args::{Course, Train};
+use crate::failure::Failure;
+use crate::output::check_paths;
+use crate::report::json::Report;
+use crate::source::{Source, Tolerance};
+use crate::step::{Step, certified, executor, policy, refutation};
+use pam_runtime::io::write_together;
+use pam_runtime::train::{Bar, Dataset, Progress, Schedule, Shape, Silent, TrainOptions};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Trains a step on data.
+pub fn train(args: &Train) -> Result<ExitCode, Failure> {
+    let state = args.state.clone().unwrap_or_else(|| {
+        let stem = args.input.models[0].file_stem().unwrap_or_default().to_string_lossy();
+        PathBuf::from(format!("{stem}.state.safetensors"))
+    });
+    let inputs = args.input.models.iter().chain(&args.input.inits).chain([&args.data]);
+    let inputs: Vec<&Path> = inputs.map(PathBuf::as_path).collect();
+    let mut outputs = report_paths(&args.report);
+    outputs.extend(args.metrics.as_deref());
+    outputs.push(&state);
+    check_paths(&inputs, &outputs)?;
+
+    let source = Source::read(&args.input, Tolerance { default_dim: args.batch_size, unknown_ops: false })?;
+    let path = source.path();
+    if source.defaulted_dims.len() > 1 {
+        let dims: Vec<&str> = source.defaulted_dims.iter().map(String::as_str).collect();
+        let reason = format!("has the symbolic dimensions {}; give each with --dim", dims.join(", "));
+        return Err(Failure::file(path, reason));
+    }
+    let certified = if report_paths(&args.report).is_empty() {
+        certified(&source, &args.policy)?
+    } else {
+        let step = Step::compile(&source, policy(&args.policy)?)?;
+        let report = Report::of(&source, &step, None);
+        write_together(&report_files(&args.report, &report, &source, &step)?)?;
+        match &step.verdict {
+            Ok(_) => step.certified(path)?,
+            Err(violations) => return Err(refutation(path, violations)),
+        }
+    };
+    if certified.graph().bindings.is_empty() {
+        let reason = "carries no state from step to step, so nothing is trained; bind outputs to \
+                      inputs with --bind OUT=IN";
+        return Err(Failure::file(path, reason));
+    }
+    let target = certified.target().name();
+    let data = Dataset::read(&args.data)?;
+    let mut executor = executor(path, certified, &args.device)?;
+    let options = TrainOptions {
+        epochs: args.epochs,
+        batch_size: args.batch_size,
+        lr: args.lr,
+        schedule: Schedule {
+            shape: match args.schedule {
+                Course::Constant => Shape::Constant,
+                Course::Cosine => Shape::Cosine,
+            },
+            warmup: args.warmup,
+        },
+        lr_input: args.lr_input.clone(),
+        seed: args.seed,
+        loss: args.loss.clone(),
+        logits: args.logits.clone(),
+        metrics: args.metrics.clone(),
+        state: Some(state.clone()),
+        save_every: args.save_every,
+        resume: args.resume.clone(),
+        stop_after: args.stop_after,
+    };
+    let quiet = args.report.volume.quiet;
+    let mut progress: Box<dyn Progress> =
+        if quiet { Box::new(Silent) } else { Box::new(Bar::default()) };
+    let summary = pam_runtime::train::train(&mut executor, &data, &options, progress.as_mut())
+        .map_err(|e| Failure::file(&args.data, e))?;
+    if !quiet {
+        let number = |name: &str, x: Option<f64>| x.map(|x| format!(", {name} {x:.4}"));
+        let epoch = summary.epoch.as_ref();
+        let accuracy = epoch.and_then(|e| e.test_accuracy);
+        println!(
+            "{target}: {} steps{}{}; state in {}",
+            summary.steps,
+            number("loss", epoch.and_then(|e| e.train_loss).or(summary.loss)).unwrap_or_default(),
+            accuracy.map(|a| format!(", test accuracy {:.1} %", a * 100.0)).unwrap_or_default(),
+            state.display()
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,79 @@
+//! Writing what was made: the model and its reports, all or none.
+
+use crate::failure::Failure;
+use crate::source::{Source, TARGET};
+use pam_ir::certify::Certified;
+use pam_ir::onnx::export::export;
+use pam_ir::onnx::external::externalize;
+use prost::Message;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Protobuf cannot hold more in one message.
+const LARGEST_MODEL: usize = 0x7FFF_FFFF;
+
+/// A model as it is to be written: the bytes of its file, and of its data file where it has one.
+pub struct Written {
+    /// The model's file.
+    pub model: Vec<u8>,
+    /// The data file's name and content.
+    pub data: Option<(PathBuf, Vec<u8>)>,
+}
+
+/// The model that a certified graph is written as.
+///
+/// Tensors go to a file of their own where the source's did, or where the model would be too large.
+pub fn written(
+    source: &Source,
+    certified: &Certified,
+    stated: &[(&str, String)],
+    path: &Path,
+) -> Result<Written, Failure> {
+    let mut properties: BTreeMap<String, String> =
+        stated.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+    properties.insert(TARGET.to_owned(), certified.target().name().to_owned());
+    let mut model = export(certified.graph(), &source.files[0].model, &properties)
+        .map_err(|e| Failure::file(source.path(), e))?;
+    let mut data = None;
+    if source.external || model.encoded_len() > LARGEST_MODEL {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let location = format!("{name}.data");
+        let bytes = externalize(&mut model, &location);
+        if !bytes.is_empty() {
+            data = Some((path.with_file_name(&location), bytes));
+        }
+    }
+    Ok(Written { model: model.encode_to_vec(), data })
+}
+
+/// Refuses outputs that would overwrite an input or each other.
+pub fn check_paths(inputs: &[&Path], outputs: &[&Path]) -> Result<(), Failure> {
+    for (i, output) in outputs.iter().enumerate() {
+        if output.is_dir() {
+            return Err(Failure::file(output, "is a folder; name a file"));
+        }
+        if inputs.iter().any(|input| same(input, output)) {
+            return Err(Failure::file(output, "is also an input; name another file"));
+        }
+        if outputs[..i].iter().any(|other| same(other, output)) {
+            return Err(Failure::file(output, "is named for two outputs; name another file"));
+        }
+    }
+    Ok(())
+}
+
+fn same(a: &Path, b: &Path) -> bool {
+    resolved(a) == resolved(b)
+}
+
+/// The path without links and dots, whether or not the file exists.
+fn resolved(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| {
+        let folder = match path.parent() {
+            Some(p) if !p.as_os_str().is_empty() => p,
+            _ => Path::new("."),
+        };
+        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        folder.join(path.file_name().unwrap_or_default())
+    })
+}

@@ -1,0 +1,298 @@
+//! The report as data.
+
+use crate::source::Source;
+use crate::step::Step;
+use pam_ir::audit::{Census, Tally, audit, census};
+use pam_ir::certify::{NativeMultiply, Violation, native_multiplies};
+use pam_ir::cost::{F32_MUL_PJ, F32_MUL_UM2, INT32_ADD_PJ, INT32_ADD_UM2, pa_total};
+use pam_ir::graph::Graph;
+use pam_ir::op::Op;
+use pam_ir::role::{Component, Role};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The version of the schema.
+pub const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+pub struct Report {
+    pub schema: u32,
+    pub model: Model,
+    pub policy: String,
+    pub rules: Vec<RuleReport>,
+    pub mantissa: u32,
+    pub offset: f32,
+    pub roles: BTreeMap<&'static str, usize>,
+    pub evidence: &'static str,
+    pub census: BeforeAfter<Census>,
+    pub multiplies: Multiplies,
+    pub rewrites: Vec<RewriteReport>,
+    pub certificate: Certificate,
+    pub kernels: Vec<Kernel>,
+    pub cost: Cost,
+    pub tool: Tool,
+}
+
+#[derive(Serialize)]
+pub struct Model {
+    pub path: String,
+    pub sha256: String,
+    pub nodes: usize,
+    pub opset: i64,
+    pub producer: String,
+    /// All files, where several were linked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub linked: Vec<FileReport>,
+}
+
+#[derive(Serialize)]
+pub struct FileReport {
+    pub path: String,
+    pub sha256: String,
+}
+
+/// An override of the policy and how many nodes it decided.
+#[derive(Serialize)]
+pub struct RuleReport {
+    pub rule: String,
+    pub nodes: usize,
+}
+
+#[derive(Serialize)]
+pub struct BeforeAfter<T> {
+    pub before: T,
+    pub after: T,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    pub nodes: usize,
+    pub scalars: u64,
+}
+
+impl From<Tally> for Count {
+    fn from(t: Tally) -> Count {
+        Count { nodes: t.nodes, scalars: u64::try_from(t.scalars).unwrap_or(u64::MAX) }
+    }
+}
+
+#[derive(Serialize)]
+pub struct Multiplies {
+    pub before: Count,
+    pub after: Count,
+    /// Without what was folded.
+    pub by_component: BTreeMap<&'static str, BeforeAfter<Count>>,
+    /// Scalings by constant powers of two, which are exact additions to exponents.
+    pub exact_scalings: Count,
+}
+
+#[derive(Serialize)]
+pub struct RewriteReport {
+    pub node: String,
+    pub op: &'static str,
+    pub rule: &'static str,
+    pub component: &'static str,
+    pub mode: &'static str,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    pub target: String,
+    pub holds: bool,
+    pub violations: Vec<ViolationReport>,
+    /// Native multiplications that a mixed target allows.
+    pub native: Vec<NativeReport>,
+    /// SHA-256 of the written model; none if nothing was written.
+    pub output_sha256: Option<String>,
+    /// What was computed when compiling and is a constant of the written model.
+    pub constant_folded: String,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViolationReport {
+    pub code: String,
+    pub node: String,
+    pub op: String,
+    pub reason: String,
+    #[serde(default)]
+    pub line: String,
+}
+
+impl From<&Violation> for ViolationReport {
+    fn from(v: &Violation) -> ViolationReport {
+        ViolationReport {
+            code: v.code.name().to_owned(),
+            node: v.node.clone(),
+            op: v.op.clone(),
+            reason: v.reason.clone(),
+            line: v.line.clone(),
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NativeReport {
+    pub node: String,
+    pub op: String,
+    pub component: String,
+    pub scalars: u64,
+}
+
+impl From<&NativeMultiply> for NativeReport {
+    fn from(m: &NativeMultiply) -> NativeReport {
+        NativeReport {
+            node: m.node.clone(),
+            op: m.op.to_owned(),
+            component: m.component.name().to_owned(),
+            scalars: u64::try_from(m.scalars).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct Kernel {
+    pub backend: String,
+    pub name: String,
+    pub instructions: usize,
+    pub float_multiplies: usize,
+    pub integer_multiplies: usize,
+    pub audited_by: String,
+}
+
+/// Energy and area of the multiplications alone.
+#[derive(Serialize)]
+pub struct Cost {
+    pub source: &'static str,
+    pub before: Silicon,
+    pub after: Silicon,
+}
+
+#[derive(Serialize)]
+pub struct Silicon {
+    /// Native multiplications and PA operations of one step.
+    pub multiplications: u64,
+    pub pa_operations: u64,
+    /// Of one step, in microjoules.
+    pub energy_uj: f64,
+    /// Of one multiplier, in square micrometres: a PA multiplier if no native one is needed.
+    pub area_um2: f64,
+}
+
+#[derive(Serialize)]
+pub struct Tool {
+    pub name: &'static str,
+    pub version: &'static str,
+}
+
+/// This program.
+pub const TOOL: Tool = Tool { name: "pam-compile", version: env!("CARGO_PKG_VERSION") };
+
+impl Report {
+    /// The report of a compilation; `output_sha256` is of the model that is written, if one is.
+    pub fn of(source: &Source, step: &Step, output_sha256: Option<String>) -> Report {
+        let compiled = &step.compiled;
+        let empty = Graph::default();
+        let after = step.verdict.as_ref().map_or(&empty, |c| c.graph());
+        let rules = step.policy.overrides.iter().zip(&compiled.caught);
+        Report {
+            schema: SCHEMA,
+            model: model(source),
+            policy: step.policy.name.clone(),
+            rules: rules.map(|(o, &nodes)| RuleReport { rule: o.text.clone(), nodes }).collect(),
+            mantissa: step.policy.mantissa,
+            offset: f32::from_bits(0x3F80_0000u32.wrapping_add_signed(step.policy.offset)),
+            roles: roles(&compiled.source),
+            evidence: compiled.evidence.name(),
+            census: BeforeAfter { before: census(&source.graph), after: census(after) },
+            multiplies: multiplies(source, step, after),
+            rewrites: compiled
+                .rewrites
+                .iter()
+                .map(|r| RewriteReport {
+                    node: r.node.clone(),
+                    op: r.op,
+                    rule: r.rule,
+                    component: r.component.name(),
+                    mode: r.mode.name(),
+                })
+                .collect(),
+            certificate: certificate(step, output_sha256),
+            kernels: Vec::new(),
+            cost: cost(source, after),
+            tool: TOOL,
+        }
+    }
+}
+
+/// What the report says of the source.
+pub fn model(source: &Source) -> Model {
+    let files = source.files.iter().zip(&source.sha256);
+    let linked: Vec<FileReport> = files
+        .map(|(f, sha256)| FileReport { path: f.path.display().to_string(), sha256: sha256.clone() })
+        .collect();
+    Model {
+        path: source.path().display().to_string(),
+        sha256: source.sha256.first().cloned().unwrap_or_default(),
+        nodes: source.graph.nodes.len(),
+        opset: source.graph.meta.opset,
+        producer: source.graph.meta.producer.clone(),
+        linked: if linked.len() > 1 { linked } else { Vec::new() },
+    }
+}
+
+fn roles(graph: &Graph) -> BTreeMap<&'static str, usize> {
+    let count = |r: &Role| graph.nodes.iter().filter(|n| n.role == *r).count();
+    Role::ALL.iter().map(|r| (r.name(), count(r))).collect()
+}
+
+fn multiplies(source: &Source, step: &Step, after: &Graph) -> Multiplies {
+    let of = |multiplies: &[NativeMultiply], component: Component| -> Count {
+        let own = multiplies.iter().filter(|m| m.component == component);
+        own.map(|m| Tally { nodes: 1, scalars: m.scalars }).sum::<Tally>().into()
+    };
+    let (labelled, left) = (native_multiplies(&step.compiled.source), native_multiplies(after));
+    let by_component = Component::ALL
+        .iter()
+        .map(|&c| (c.name(), BeforeAfter { before: of(&labelled, c), after: of(&left, c) }))
+        .collect();
+    let scalings = after.nodes.iter().filter(|n| n.op == Op::PamScale);
+    let elements = scalings.map(|n| n.output(0).map_or(0, |v| after.ty(v).elements() as u128));
+    Multiplies {
+        before: audit(&source.graph).total().into(),
+        after: audit(after).total().into(),
+        by_component,
+        exact_scalings: elements.map(|scalars| Tally { nodes: 1, scalars }).sum::<Tally>().into(),
+    }
+}
+
+fn certificate(step: &Step, output_sha256: Option<String>) -> Certificate {
+    let (violations, native) = match &step.verdict {
+        Ok(certified) => (Vec::new(), certified.native().iter().map(Into::into).collect()),
+        Err(violations) => (violations.iter().map(Into::into).collect(), Vec::new()),
+    };
+    Certificate {
+        target: step.target.name().to_owned(),
+        holds: violations.is_empty(),
+        violations,
+        native,
+        output_sha256,
+        constant_folded: crate::step::folded_text(&step.compiled),
+    }
+}
+
+fn cost(source: &Source, after: &Graph) -> Cost {
+    let silicon = |graph: &Graph| {
+        let (native, pa) = (audit(graph).total().scalars, pa_total(graph).scalars);
+        Silicon {
+            multiplications: u64::try_from(native).unwrap_or(u64::MAX),
+            pa_operations: u64::try_from(pa).unwrap_or(u64::MAX),
+            energy_uj: (native as f64 * F32_MUL_PJ + pa as f64 * INT32_ADD_PJ) * 1e-6,
+            area_um2: if native > 0 { F32_MUL_UM2 } else { INT32_ADD_UM2 },
+        }
+    };
+    Cost {
+        source: "Horowitz, ISSCC 2014, 45 nm: float32 multiplier 3.7 pJ, 7700 um2; int32 adder 0.1 pJ, 137 um2",
+        before: silicon(&source.graph),
+        after: silicon(after),
+    }
+}

@@ -1,0 +1,152 @@
+//! Reading models: files, dimensions, bindings and initial values to a graph.
+
+use crate::args::Input;
+use crate::failure::Failure;
+use pam_ir::graph::Graph;
+use pam_ir::onnx::external::sha256_hex;
+use pam_ir::onnx::functions::check_functions;
+use pam_ir::onnx::import::{ImportOptions, ModelFile, import};
+use pam_ir::onnx::{load, tensor};
+use pam_ir::tensor::Tensor;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The metadata key under which a written model states what it was certified for.
+pub const TARGET: &str = "pam.target";
+
+/// Models as they were read, and the graph that they are.
+pub struct Source {
+    /// The files, external data loaded.
+    pub files: Vec<ModelFile>,
+    /// SHA-256 of each file.
+    pub sha256: Vec<String>,
+    /// Whether tensors of the first file lay in a file beside it.
+    pub external: bool,
+    /// The graph, with the values of `--init`.
+    pub graph: Graph,
+    /// Symbolic dimensions whose size was not given.
+    pub defaulted_dims: BTreeSet<String>,
+}
+
+/// What a command tolerates when reading.
+#[derive(Clone, Copy, Default)]
+pub struct Tolerance {
+    /// The size of symbolic dimensions that have none.
+    pub default_dim: Option<usize>,
+    /// Whether ops that the table does not know may stand in the graph.
+    pub unknown_ops: bool,
+}
+
+impl Source {
+    /// Reads models.
+    pub fn read(input: &Input, tolerance: Tolerance) -> Result<Source, Failure> {
+        let mut options = ImportOptions {
+            default_dim: tolerance.default_dim,
+            keep_unknown: tolerance.unknown_ops,
+            ..ImportOptions::default()
+        };
+        for text in &input.dims {
+            let pair = text.rsplit_once('=').and_then(|(n, s)| Some((n, s.parse::<usize>().ok()?)));
+            let Some((name, size)) = pair else {
+                return Err(Failure::new(format!("--dim {text}: is not of the form NAME=SIZE")));
+            };
+            options.dims.insert(name.to_owned(), size);
+        }
+        for text in &input.binds {
+            // The names of outputs may hold `=`, those of inputs rarely do.
+            let Some((new, old)) = text.rsplit_once('=') else {
+                return Err(Failure::new(format!("--bind {text}: is not of the form OUT=IN")));
+            };
+            options.bind.push((new.to_owned(), old.to_owned()));
+        }
+        let mut files = Vec::new();
+        let mut sha256 = Vec::new();
+        let mut external = false;
+        for path in &input.models {
+            let bytes = read_bytes(path)?;
+            sha256.push(sha256_hex(&bytes));
+            let mut model = load::decode(path, &bytes)?;
+            external |= files.is_empty() && load::has_external(&model);
+            load::load_external(path, &mut model)?;
+            files.push(ModelFile { path: path.clone(), model });
+        }
+        let imported = import(&files, &options)?;
+        let mut graph = imported.graph;
+        for path in &input.inits {
+            initialize(&mut graph, path)?;
+        }
+        Ok(Source { files, sha256, external, graph, defaulted_dims: imported.defaulted_dims })
+    }
+
+    /// The first file.
+    pub fn path(&self) -> &Path {
+        self.files.first().map_or(Path::new(""), |f| &f.path)
+    }
+
+    /// What the file says it was certified for, if it was written by this program.
+    pub fn stated_target(&self) -> Option<&str> {
+        self.graph.meta.properties.get(TARGET).map(String::as_str)
+    }
+
+    /// Checks that the functions that the file's PA primitives call are what the primitives stand for.
+    pub fn check_functions(&self) -> Result<(), Vec<String>> {
+        match &self.files[..] {
+            [file] => check_functions(&file.model, &self.graph),
+            files => {
+                let mut all = files.iter().flat_map(|f| &f.model.functions);
+                match all.find(|f| f.domain() == "pam") {
+                    Some(_) => Err(vec!["a compiled model cannot be linked".to_owned()]),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// Reads a whole file.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path)
+        .map_err(|e| Failure::file(path, format!("cannot be read: {e}; check the path")))
+}
+
+/// Gives inputs the values of a file; names that are no inputs are left aside.
+fn initialize(graph: &mut Graph, path: &Path) -> Result<(), Failure> {
+    let values = named_values(path)?;
+    let mut used = 0;
+    for id in graph.inputs.clone() {
+        let value = &mut graph.values[id.index()];
+        let Some((_, tensor)) = values.iter().find(|(name, _)| *name == value.name) else {
+            continue;
+        };
+        if tensor.ty() != value.ty {
+            let (name, expected, got) = (&value.name, &value.ty, tensor.ty());
+            let reason = format!("`{name}` is {got}, but the input is {expected}; convert it");
+            return Err(Failure::file(path, reason));
+        }
+        value.data = Some(tensor.clone());
+        used += 1;
+    }
+    if used == 0 {
+        let names: Vec<&str> = graph.inputs.iter().map(|&v| graph.value(v).name.as_str()).collect();
+        let some = names.iter().take(5).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+        let reason = format!("holds a value for none of the inputs ({some}, …); rename its tensors");
+        return Err(Failure::file(path, reason));
+    }
+    Ok(())
+}
+
+fn named_values(path: &Path) -> Result<Vec<(String, Tensor)>, Failure> {
+    if path.extension().is_some_and(|e| e == "onnx") {
+        let model = load::load(path)?;
+        let initializers = model.graph.iter().flat_map(|g| &g.initializer);
+        return initializers
+            .map(|t| Ok((t.name().to_owned(), tensor::read(t).map_err(|e| Failure::file(path, e))?)))
+            .collect();
+    }
+    Ok(pam_runtime::io::read(path)?)
+}
+
+/// Reads the values of inputs for one execution.
+pub fn input_values(path: Option<&PathBuf>) -> Result<Vec<(String, Tensor)>, Failure> {
+    path.map_or(Ok(Vec::new()), |p| Ok(pam_runtime::io::npz::read(p)?))
+}

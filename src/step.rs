@@ -1,0 +1,162 @@
+//! From a source to a certified step, and on to a plan.
+
+use crate::args::PolicyArgs;
+use crate::failure::Failure;
+use crate::source::{Source, read_bytes};
+use pam_ir::certify::{Certified, Target, Violation, certify};
+use pam_ir::graph::Graph;
+use pam_passes::{Compiled, Policy, compile, expand};
+use pam_runtime::{Executor, Plan, PlanOptions, plan};
+use std::path::Path;
+
+/// The policy that the arguments ask for.
+pub fn policy(args: &PolicyArgs) -> Result<Policy, Failure> {
+    let name = args.policy.as_deref().unwrap_or("approx");
+    let mut policy = match Policy::preset(name) {
+        Some(policy) => policy,
+        None if name.ends_with(".toml") => {
+            let path = Path::new(name);
+            let bytes = read_bytes(path)?;
+            let text = String::from_utf8(bytes).map_err(|_| Failure::file(path, "is no text"))?;
+            Policy::from_toml(name, &text).map_err(|e| Failure::file(path, e))?
+        }
+        None => {
+            let known = "native, approx, exact, paper, matmul or a FILE.toml";
+            return Err(Failure::new(format!("--policy {name}: there is no such policy; use {known}")));
+        }
+    };
+    let fail = |option: &str, e: String| Failure::new(format!("{option}: {e}"));
+    for set in &args.sets {
+        policy.set(set).map_err(|e| fail("--set", e))?;
+    }
+    if let Some(bits) = args.mantissa {
+        policy.set_mantissa(bits).map_err(|e| fail("--mantissa", e))?;
+    }
+    if let Some(alpha) = args.offset {
+        policy.set_offset(alpha).map_err(|e| fail("--offset", e))?;
+    }
+    Ok(policy)
+}
+
+/// A compilation and what the certifier says of it.
+pub struct Step {
+    /// The policy.
+    pub policy: Policy,
+    /// What the passes made.
+    pub compiled: Compiled,
+    /// What it was to be certified for.
+    pub target: Target,
+    /// The certified graph, or every violation.
+    pub verdict: Result<Certified, Vec<Violation>>,
+}
+
+impl Step {
+    /// Compiles a source and asks the certifier.
+    pub fn compile(source: &Source, policy: Policy) -> Result<Step, Failure> {
+        if let Some(target) = source.stated_target() {
+            let reason = format!("is compiled already (certified {target}); compile its source");
+            return Err(Failure::file(source.path(), reason));
+        }
+        let mut compiled = compile(&source.graph, &policy)
+            .map_err(|e| Failure::compile(source.path(), &source.graph, &e))?;
+        let target = if policy.keeps_native() { Target::Mixed } else { Target::MultiplicationFree };
+        let verdict = certify(std::mem::take(&mut compiled.graph), target);
+        Ok(Step { policy, compiled, target, verdict })
+    }
+
+    /// Overrides that decided no node, which is mostly a slip.
+    pub fn idle_rules(&self) -> impl Iterator<Item = &str> {
+        let rules = self.policy.overrides.iter().zip(&self.compiled.caught);
+        rules.filter(|(_, caught)| **caught == 0).map(|(o, _)| o.text.as_str())
+    }
+
+    /// Writes warnings to stderr.
+    pub fn warn(&self) {
+        for rule in self.idle_rules() {
+            eprintln!("warning: the rule {rule} caught no node");
+        }
+    }
+
+    /// The certified graph; a failure that lists the violations otherwise.
+    pub fn certified(self, path: &Path) -> Result<Certified, Failure> {
+        self.verdict.map_err(|violations| refutation(path, &violations))
+    }
+}
+
+/// How many violations a message lists.
+const LISTED: usize = 20;
+
+/// Prints violations to stderr and returns the failure that sums them up.
+pub fn refutation(path: &Path, violations: &[Violation]) -> Failure {
+    for v in violations.iter().take(LISTED) {
+        eprintln!("{}: {v}", path.display());
+    }
+    if violations.len() > LISTED {
+        eprintln!("… and {} more; --report lists all", violations.len() - LISTED);
+    }
+    let n = violations.len();
+    let noun = if n == 1 { "violation remains" } else { "violations remain" };
+    Failure::refuted(format!("{}: not certified: {n} {noun}; nothing was written", path.display()))
+}
+
+/// A certified step ready to run: a compiled model as it stands, anything else compiled first.
+pub fn certified(source: &Source, args: &PolicyArgs) -> Result<Certified, Failure> {
+    let Some(stated) = source.stated_target() else {
+        let step = Step::compile(source, policy(args)?)?;
+        step.warn();
+        return step.certified(source.path());
+    };
+    let path = source.path();
+    if !args.is_default() {
+        let reason = "is compiled already; policy options have no effect on it, leave them out";
+        return Err(Failure::file(path, reason));
+    }
+    let target = Target::from_name(stated)
+        .ok_or_else(|| Failure::file(path, format!("states an unknown target `{stated}`")))?;
+    source.check_functions().map_err(|faults| {
+        Failure::refuted(format!("{}: {}; compile its source again", path.display(), faults[0]))
+    })?;
+    certify(source.graph.clone(), target).map_err(|v| refutation(path, &v))
+}
+
+/// Plans a certified graph, its native composites expanded.
+pub fn plan_of(path: &Path, certified: Certified) -> Result<Plan, Failure> {
+    let target = certified.target();
+    let expanded =
+        expand(certified.graph()).map_err(|e| Failure::compile(path, certified.graph(), &e))?;
+    let certified = certify(expanded, target).map_err(|v| refutation(path, &v))?;
+    plan(&certified, PlanOptions::default()).map_err(|e| Failure::file(path, e))
+}
+
+/// An executor on the device asked for.
+pub fn executor(
+    path: &Path,
+    certified: Certified,
+    device: &crate::args::Device,
+) -> Result<Executor, Failure> {
+    if device.device != "cpu" {
+        let reason = "whole steps run on the CPU in this version; use --device cpu";
+        return Err(Failure::new(format!("--device {}: {reason}", device.device)));
+    }
+    let plan = plan_of(path, certified)?;
+    Executor::new(plan, device.threads).map_err(|e| Failure::file(path, e))
+}
+
+/// The graph of a source under the native policy, certified as such.
+pub fn native(source: &Source) -> Result<Certified, Failure> {
+    let policy = Policy::preset("native").expect("native is a preset");
+    Step::compile(source, policy)?.certified(source.path())
+}
+
+/// The number of nodes and constants that folding computed, as metadata and reports state it.
+pub fn folded_text(compiled: &Compiled) -> String {
+    let f = compiled.folded;
+    format!("{} nodes, {} of them float multiplications", f.nodes, f.multiplies)
+}
+
+/// A graph's float and integer element counts of inputs that are state, for summaries.
+pub fn parameters(graph: &Graph) -> usize {
+    let old = |name: &str| graph.bindings.iter().any(|b| b.old == name);
+    let inputs = graph.inputs.iter().map(|&v| graph.value(v));
+    inputs.filter(|v| v.ty.dtype.is_float() && old(&v.name)).map(|v| v.ty.elements()).sum()
+}
