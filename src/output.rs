@@ -7,7 +7,28 @@ use pam_ir::onnx::export::export;
 use pam_ir::onnx::external::externalize;
 use prost::Message;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+
+/// Prints a line of results to stdout.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::output::print_line(format_args!($($text)*))
+    };
+}
+pub(crate) use say;
+
+/// Prints a line. A reader that has seen enough ends the process as it would end any other; a full
+/// disk behind stdout is an error.
+pub fn print_line(text: std::fmt::Arguments<'_>) {
+    if let Err(e) = writeln!(std::io::stdout().lock(), "{text}") {
+        if e.kind() == std::io::ErrorKind::BrokenPipe {
+            std::process::exit(141);
+        }
+        eprintln!("error: stdout: {e}");
+        std::process::exit(2);
+    }
+}
 
 /// Protobuf cannot hold more in one message.
 const LARGEST_MODEL: usize = 0x7FFF_FFFF;

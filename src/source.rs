@@ -129,7 +129,8 @@ fn initialize(graph: &mut Graph, path: &Path) -> Result<(), Failure> {
     if used == 0 {
         let names: Vec<&str> = graph.inputs.iter().map(|&v| graph.value(v).name.as_str()).collect();
         let some = names.iter().take(5).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
-        let reason = format!("holds a value for none of the inputs ({some}, …); rename its tensors");
+        let reason =
+            format!("holds a value for none of the inputs ({some}, …); rename its tensors");
         return Err(Failure::file(path, reason));
     }
     Ok(())
@@ -140,7 +141,9 @@ fn named_values(path: &Path) -> Result<Vec<(String, Tensor)>, Failure> {
         let model = load::load(path)?;
         let initializers = model.graph.iter().flat_map(|g| &g.initializer);
         return initializers
-            .map(|t| Ok((t.name().to_owned(), tensor::read(t).map_err(|e| Failure::file(path, e))?)))
+            .map(|t| {
+                Ok((t.name().to_owned(), tensor::read(t).map_err(|e| Failure::file(path, e))?))
+            })
             .collect();
     }
     Ok(pam_runtime::io::read(path)?)

@@ -22,7 +22,9 @@ pub fn policy(args: &PolicyArgs) -> Result<Policy, Failure> {
         }
         None => {
             let known = "native, approx, exact, paper, matmul or a FILE.toml";
-            return Err(Failure::new(format!("--policy {name}: there is no such policy; use {known}")));
+            return Err(Failure::new(format!(
+                "--policy {name}: there is no such policy; use {known}"
+            )));
         }
     };
     let fail = |option: &str, e: String| Failure::new(format!("{option}: {e}"));

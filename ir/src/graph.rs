@@ -5,7 +5,7 @@ use crate::op::{Call, Level, Op};
 use crate::role::{Component, Mode, Role};
 use crate::tensor::Tensor;
 use crate::types::Type;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Identifies a value of one graph.
@@ -209,6 +209,34 @@ impl Graph {
         let outputs: Vec<Type> =
             node.outputs.iter().flatten().map(|&v| self.ty(v).clone()).collect();
         self.with_call(node, |call| (node.op.row().count)(call, &outputs))
+    }
+
+    /// A name for each node that no other has: of the nodes of one name the last keeps it, the others
+    /// get their op, and where needed a number, behind it. (onnxruntime refuses equal names.)
+    pub fn unique_node_names(&self) -> Vec<String> {
+        let mut taken: HashSet<String> = self.nodes.iter().map(|n| n.name.clone()).collect();
+        let mut kept: HashSet<&str> = HashSet::new();
+        let mut last: Vec<bool> =
+            self.nodes.iter().rev().map(|n| kept.insert(n.name.as_str())).collect();
+        last.reverse();
+        let mut next: HashMap<String, usize> = HashMap::new();
+        let nodes = self.nodes.iter().zip(last);
+        nodes
+            .map(|(node, keeps)| {
+                if keeps {
+                    return node.name.clone();
+                }
+                let stem = format!("{}.{}", node.name, node.op.name());
+                let n = next.entry(stem.clone()).or_insert(0);
+                loop {
+                    *n += 1;
+                    let name = if *n == 1 { stem.clone() } else { format!("{stem}_{n}") };
+                    if taken.insert(name.clone()) {
+                        return name;
+                    }
+                }
+            })
+            .collect()
     }
 
     /// For every value, the nodes that read it, in order; a node that reads it twice stands twice.

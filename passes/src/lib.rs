@@ -115,7 +115,11 @@ pub fn compile(graph: &Graph, policy: &Policy) -> Result<Compiled, CompileError>
     check(&source, "labelling");
     let (lowered, rewrites) = lower(&source, policy.arithmetic())?;
     check(&lowered, "lowering");
-    let graph = simplify::simplify(&lowered);
+    let mut graph = simplify::simplify(&lowered);
+    let names = graph.unique_node_names();
+    for (node, name) in graph.nodes.iter_mut().zip(names) {
+        node.name = name;
+    }
     check(&graph, "simplifying");
     Ok(Compiled { source, graph, rewrites, folded, evidence, caught })
 }

@@ -46,7 +46,9 @@ fn it_agrees_with_pytorch_where_it_runs() {
             // What it lacks it must name in one line.
             Err(message) => {
                 println!("{message}");
-                assert!(message.contains("tract cannot run this model (") && !message.contains('\n'));
+                assert!(
+                    message.contains("tract cannot run this model (") && !message.contains('\n')
+                );
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::args::{Audit, Input};
 use crate::failure::Failure;
-use crate::output::check_paths;
+use crate::output::{check_paths, say};
 use crate::report::grouped;
 use crate::report::json::{Count, NativeReport, SCHEMA, TOOL, ViolationReport, model};
 use crate::source::{Source, Tolerance};
@@ -62,26 +62,29 @@ fn print(source: &Source, findings: &Findings, verbose: bool) {
     for ((integer, op), nodes) in &by_op {
         let scalars: u128 = nodes.iter().map(|n| n.1).sum();
         let kind = if *integer { " (integers)" } else { "" };
-        println!("{op}{kind}: {} in {}", count(scalars, "scalar"), count(nodes.len() as u128, "node"));
+        say!("{op}{kind}: {} in {}", count(scalars, "scalar"), count(nodes.len() as u128, "node"));
         let shown = if verbose { nodes.len() } else { NAMED };
         for (node, scalars) in nodes.iter().take(shown) {
-            println!("  {node}  {}", grouped(*scalars));
+            say!("  {node}  {}", grouped(*scalars));
         }
         if nodes.len() > shown {
-            println!("  … and {} more (-v names all)", nodes.len() - shown);
+            say!("  … and {} more (-v names all)", nodes.len() - shown);
         }
     }
     for v in &findings.unknown {
-        println!("unknown: node `{}` ({}): {}", v.node, v.op, v.reason);
+        say!("unknown: node `{}` ({}): {}", v.node, v.op, v.reason);
     }
     if findings.fixed > 0 {
-        println!("not counted: {} of constant shape arithmetic", count(findings.fixed as u128, "integer node"));
+        say!(
+            "not counted: {} of constant shape arithmetic",
+            count(findings.fixed as u128, "integer node")
+        );
     }
     if findings.is_clean() {
-        println!("{path}: no native multiplication");
+        say!("{path}: no native multiplication");
     } else {
         let total = findings.total();
-        println!(
+        say!(
             "{path}: {} in {}",
             count(total.scalars, "native multiplication"),
             count(total.nodes as u128, "node")

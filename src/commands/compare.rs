@@ -2,6 +2,7 @@
 
 use crate::args::{Compare, Engine};
 use crate::failure::Failure;
+use crate::output::say;
 use crate::source::{Source, Tolerance, input_values};
 use crate::step::{certified, executor, native};
 use pam_ir::tensor::Tensor;
@@ -29,7 +30,7 @@ pub fn compare(args: &Compare) -> Result<ExitCode, Failure> {
     let rewritten = executor.run(&values).map_err(|e| Failure::file(named, e))?;
     let width = rewritten.iter().map(|(n, _)| n.chars().count()).max().unwrap_or(0).max(6);
     if !args.volume.quiet {
-        println!("{:<width$}  {:>12}  {:>12}  {:>12}", "output", "relative", "largest", "mean");
+        say!("{:<width$}  {:>12}  {:>12}  {:>12}", "output", "relative", "largest", "mean");
     }
     for (name, tensor) in &rewritten {
         let Some((_, other)) = reference.iter().find(|(n, _)| n == name) else { continue };
@@ -38,7 +39,7 @@ pub fn compare(args: &Compare) -> Result<ExitCode, Failure> {
             None if tensor == other => format!("{:>12}", "equal"),
             None => format!("{:>12}", "different"),
         };
-        println!("{name:<width$}  {text}");
+        say!("{name:<width$}  {text}");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -80,10 +81,7 @@ impl Error {
 }
 
 #[cfg(feature = "tract")]
-fn tract(
-    source: &Source,
-    values: &[(String, Tensor)],
-) -> Result<Vec<(String, Tensor)>, Failure> {
+fn tract(source: &Source, values: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>, Failure> {
     let path: &Path = source.path();
     if source.files.len() > 1 {
         return Err(Failure::file(path, "tract runs one model; compare with --engine runtime"));

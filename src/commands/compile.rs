@@ -2,7 +2,7 @@
 
 use crate::args::{Compile, ReportArgs};
 use crate::failure::Failure;
-use crate::output::{check_paths, written};
+use crate::output::{check_paths, say, written};
 use crate::report::json::Report;
 use crate::report::{html, terminal};
 use crate::source::{Source, Tolerance};
@@ -48,9 +48,9 @@ pub fn compile(args: &Compile) -> Result<ExitCode, Failure> {
     write_together(&files)?;
     if !args.report.volume.quiet {
         let parameters = parameters(&source.graph);
-        print!("{}", terminal::render(&report, parameters, args.report.volume.verbose));
-        println!("\ncertified  {}", certified.target().name());
-        println!("wrote      {} ({bytes} bytes) in {:.2?}", path.display(), began.elapsed());
+        say!("{}", terminal::render(&report, parameters, args.report.volume.verbose));
+        say!("\ncertified  {}", certified.target().name());
+        say!("wrote      {} ({bytes} bytes) in {:.2?}", path.display(), began.elapsed());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -69,8 +69,7 @@ pub fn report_files(
 ) -> Result<Vec<(PathBuf, Vec<u8>)>, Failure> {
     let mut files = Vec::new();
     if let Some(path) = &args.report {
-        let mut json =
-            serde_json::to_vec_pretty(report).map_err(|e| Failure::file(path, e))?;
+        let mut json = serde_json::to_vec_pretty(report).map_err(|e| Failure::file(path, e))?;
         json.push(b'\n');
         files.push((path.clone(), json));
     }

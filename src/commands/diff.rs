@@ -2,6 +2,7 @@
 
 use crate::args::{Diff, Input};
 use crate::failure::Failure;
+use crate::output::say;
 use crate::report::changes::changes;
 use crate::report::grouped;
 use crate::source::{Source, Tolerance};
@@ -26,11 +27,11 @@ pub fn diff(args: &Diff) -> Result<ExitCode, Failure> {
     for change in &changes {
         *kinds.entry(change.kind()).or_default() += 1;
         if !args.volume.quiet && (args.volume.verbose || change.kind() != "unchanged") {
-            print!("{change}");
+            say!("{change}");
         }
     }
     let summary: Vec<String> =
         kinds.iter().map(|(kind, n)| format!("{} {kind}", grouped(*n as u128))).collect();
-    println!("{} → {}: {}", args.before.display(), args.after.display(), summary.join(", "));
+    say!("{} → {}: {}", args.before.display(), args.after.display(), summary.join(", "));
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 use crate::args::Ops;
 use crate::failure::Failure;
+use crate::output::say;
 use pam_ir::op::{Level, Op};
 use pam_passes::lower::rule;
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ pub fn ops(args: &Ops) -> Result<ExitCode, Failure> {
                 })
             })
             .collect();
-        println!("{}", serde_json::Value::Array(rows));
+        say!("{}", serde_json::Value::Array(rows));
         return Ok(ExitCode::SUCCESS);
     }
     for op in known {
@@ -38,7 +39,7 @@ pub fn ops(args: &Ops) -> Result<ExitCode, Failure> {
             (Level::Pam, None) => "primitive".to_owned(),
             (_, None) => "kept".to_owned(),
         };
-        println!("{name:<28} {:>4}  {does:<36} {}", op.row().since, op.row().doc);
+        say!("{name:<28} {:>4}  {does:<36} {}", op.row().since, op.row().doc);
     }
     Ok(ExitCode::SUCCESS)
 }

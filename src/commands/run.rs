@@ -3,7 +3,7 @@
 use super::compile::{report_files, report_paths};
 use crate::args::Run;
 use crate::failure::Failure;
-use crate::output::check_paths;
+use crate::output::{check_paths, say};
 use crate::report::json::Report;
 use crate::source::{Source, Tolerance, input_values};
 use crate::step::{Step, certified, executor, policy, refutation};
@@ -49,7 +49,7 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
         );
     }
     if !args.report.volume.quiet {
-        println!("wrote {} ({} outputs)", args.outputs.display(), outputs.len());
+        say!("wrote {} ({} outputs)", args.outputs.display(), outputs.len());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@
 use super::compile::{report_files, report_paths};
 use crate::args::{Course, Train};
 use crate::failure::Failure;
-use crate::output::check_paths;
+use crate::output::{check_paths, say};
 use crate::report::json::Report;
 use crate::source::{Source, Tolerance};
 use crate::step::{Step, certified, executor, policy, refutation};
@@ -25,11 +25,13 @@ pub fn train(args: &Train) -> Result<ExitCode, Failure> {
     outputs.push(&state);
     check_paths(&inputs, &outputs)?;
 
-    let source = Source::read(&args.input, Tolerance { default_dim: args.batch_size, unknown_ops: false })?;
+    let source =
+        Source::read(&args.input, Tolerance { default_dim: args.batch_size, unknown_ops: false })?;
     let path = source.path();
     if source.defaulted_dims.len() > 1 {
         let dims: Vec<&str> = source.defaulted_dims.iter().map(String::as_str).collect();
-        let reason = format!("has the symbolic dimensions {}; give each with --dim", dims.join(", "));
+        let reason =
+            format!("has the symbolic dimensions {}; give each with --dim", dims.join(", "));
         return Err(Failure::file(path, reason));
     }
     let certified = if report_paths(&args.report).is_empty() {
@@ -81,7 +83,7 @@ pub fn train(args: &Train) -> Result<ExitCode, Failure> {
         let number = |name: &str, x: Option<f64>| x.map(|x| format!(", {name} {x:.4}"));
         let epoch = summary.epoch.as_ref();
         let accuracy = epoch.and_then(|e| e.test_accuracy);
-        println!(
+        say!(
             "{target}: {} steps{}{}; state in {}",
             summary.steps,
             number("loss", epoch.and_then(|e| e.train_loss).or(summary.loss)).unwrap_or_default(),

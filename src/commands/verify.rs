@@ -2,6 +2,7 @@
 
 use crate::args::{Input, Verify};
 use crate::failure::Failure;
+use crate::output::say;
 use crate::report::json::{Certificate, Count, NativeReport, ViolationReport};
 use crate::source::{Source, Tolerance, read_bytes};
 use pam_ir::audit::{Census, audit, census};
@@ -59,12 +60,12 @@ pub fn verify(args: &Verify) -> Result<ExitCode, Failure> {
     faults.extend(false_claims(&claims, target, &source.graph));
     if faults.is_empty() {
         if !args.volume.quiet {
-            println!("{}: the certificate is true: {}", args.model.display(), target.name());
+            say!("{}: the certificate is true: {}", args.model.display(), target.name());
         }
         return Ok(ExitCode::SUCCESS);
     }
     for fault in &faults {
-        println!("false: {fault}");
+        say!("false: {fault}");
     }
     let n = faults.len();
     let noun = if n == 1 { "claim does" } else { "claims do" };

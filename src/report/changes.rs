@@ -32,9 +32,11 @@ impl std::fmt::Display for Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let rules = self.rules.join(", ");
         let by = if rules.is_empty() { String::new() } else { format!(" by {rules}") };
-        writeln!(f, "{} ({}{by})", self.name, self.kind())?;
-        self.before.iter().try_for_each(|line| writeln!(f, "  - {line}"))?;
-        self.after.iter().try_for_each(|line| writeln!(f, "  + {line}"))
+        write!(f, "{} ({}{by})", self.name, self.kind())?;
+        for (sign, lines) in [('-', &self.before), ('+', &self.after)] {
+            lines.iter().try_for_each(|line| write!(f, "\n  {sign} {line}"))?;
+        }
+        Ok(())
     }
 }
 

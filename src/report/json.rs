@@ -228,7 +228,10 @@ impl Report {
 pub fn model(source: &Source) -> Model {
     let files = source.files.iter().zip(&source.sha256);
     let linked: Vec<FileReport> = files
-        .map(|(f, sha256)| FileReport { path: f.path.display().to_string(), sha256: sha256.clone() })
+        .map(|(f, sha256)| FileReport {
+            path: f.path.display().to_string(),
+            sha256: sha256.clone(),
+        })
         .collect();
     Model {
         path: source.path().display().to_string(),

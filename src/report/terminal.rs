@@ -49,6 +49,7 @@ pub fn render(report: &Report, parameters: usize, verbose: bool) -> String {
             );
         }
     }
+    out.truncate(out.trim_end().len());
     out
 }
 

@@ -38,13 +38,17 @@ pub fn export(
     properties: &BTreeMap<String, String>,
 ) -> Result<ModelProto, String> {
     let mut writer = Writer::new(graph);
-    let nodes = graph.nodes.iter().map(|n| writer.node(n)).collect::<Result<Vec<_>, _>>()?;
+    let named = graph.nodes.iter().zip(graph.unique_node_names());
+    let nodes = named.map(|(n, name)| writer.node(n, name)).collect::<Result<Vec<_>, _>>()?;
     let mut metadata = graph.meta.properties.clone();
     if !graph.bindings.is_empty() {
         let bindings: BTreeMap<&str, &str> =
             graph.bindings.iter().map(|b| (b.new.as_str(), b.old.as_str())).collect();
-        let json = serde_json::to_string(&bindings).map_err(|e| e.to_string())?;
-        metadata.insert("pam.bindings".to_owned(), json);
+        let stated = metadata.get("pam.bindings").and_then(|s| serde_json::from_str(s).ok());
+        if stated.is_none_or(|s: BTreeMap<String, String>| !same(&s, &bindings)) {
+            let json = serde_json::to_string(&bindings).map_err(|e| e.to_string())?;
+            metadata.insert("pam.bindings".to_owned(), json);
+        }
     }
     metadata.extend(properties.iter().map(|(k, v)| (k.clone(), v.clone())));
     let functions = functions_for(&writer.primitives);
@@ -74,6 +78,11 @@ pub fn export(
         functions,
         ..ModelProto::default()
     })
+}
+
+/// Whether a file states these bindings already; it then keeps its own words.
+fn same(stated: &BTreeMap<String, String>, bindings: &BTreeMap<&str, &str>) -> bool {
+    stated.iter().map(|(k, v)| (k.as_str(), v.as_str())).eq(bindings.iter().map(|(k, v)| (*k, *v)))
 }
 
 fn opset(domain: &str, version: i64) -> OperatorSetIdProto {
@@ -163,7 +172,7 @@ impl<'g> Writer<'g> {
         value_info(&self.names[v.index()], self.graph.ty(v))
     }
 
-    fn node(&mut self, node: &Node) -> Result<NodeProto, String> {
+    fn node(&mut self, node: &Node, name: String) -> Result<NodeProto, String> {
         let signature = node.op.signature();
         let is_static =
             |name: &str| signature.inputs.iter().any(|i| i.name == name && i.constant.is_some());
@@ -214,7 +223,7 @@ impl<'g> Writer<'g> {
         Ok(NodeProto {
             input,
             output: node.outputs.iter().map(|&v| self.name(v)).collect(),
-            name: Some(node.name.clone()),
+            name: Some(name),
             op_type: Some(node.op.onnx_name().to_owned()),
             domain: (!domain.is_empty()).then(|| domain.to_owned()),
             attribute,

@@ -41,7 +41,7 @@ impl Progress for Bar {
             |name: &str, x: Option<f64>| x.map(|x| format!("  {name} {x:.4}")).unwrap_or_default();
         let accuracy = m.test_accuracy.map(|a| format!("  test accuracy {:.1} %", a * 100.0));
         self.say(&format!(
-            "epoch {}{}{}{}  {:.1} s",
+            "epoch {}{}{}{}  {:.2} s",
             m.epoch + 1,
             number("loss", m.train_loss),
             number("test loss", m.test_loss),
