@@ -32,8 +32,14 @@ ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "fixtures"
 PORTABLE, NATIVE, NATIVE_NOISE = 1e-5, 1e-4, 1e-2
 
-# Outputs that are rounding noise around zero: their values are compared by no tolerance at all.
+# Outputs with elements that are rounding noise, named with the reason; they are compared by no
+# tolerance. AdamW divides a gradient by its own magnitude in the first step, so that an element whose
+# gradient cancels to a thousandth of the others comes out as large as they are, noise included.
+NORMALISED = "AdamW normalises elements whose gradients cancel"
 EXCEPTED = {
+    "convmixer": {"new.blocks.2.0.inner.2.bias": NORMALISED},
+    "encdec": {f"new.encoder.1.norm{i}.bias": NORMALISED for i in (1, 2)},
+    "gpt": {"new.blocks.0.norm1.bias": NORMALISED},
     "vgg": {
         f"new.features.{layer}.bias.momentum_buffer": "gradient of a bias in front of BatchNorm"
         for layer in (0, 4, 7, 11, 14)

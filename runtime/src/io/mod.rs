@@ -13,7 +13,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// Tensors by name, in the order of the file.
+/// Tensors by name.
 pub type Named = Vec<(String, Tensor)>;
 
 /// Reads `.npz` or `.safetensors`, by the file's name. ONNX initializers are read by `pam-ir`.
