@@ -32,7 +32,7 @@ pub enum Command {
     /// Re-derive what a certificate states from the file alone
     Verify(Verify),
     /// Train: feed batches, carry the state, measure and save
-    Train(Train),
+    Train(Box<Train>),
     /// Print the op support table
     Ops(Ops),
 }

@@ -130,6 +130,23 @@ fn a_report_says_what_was_done() {
 }
 
 #[test]
+fn the_readme_shows_what_is_printed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let (_, shown) = readme.split_once("-o encoder.pam.onnx\n").unwrap();
+    let (shown, _) = shown.split_once("\nwrote ").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.onnx");
+    let output = common::program()
+        .current_dir(root)
+        .args(strings(&[&"fixtures/encoder/encoder.onnx", &"-o", &out]))
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(printed.split_once("\nwrote ").unwrap().0, shown);
+}
+
+#[test]
 fn compare_and_diff_name_outputs_and_rules() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.onnx");

@@ -119,7 +119,8 @@ fn a_function_that_multiplies_is_noticed() {
 
 #[test]
 fn false_claims_are_noticed() {
-    let claims: [(&str, &dyn Fn(&mut serde_json::Value)); 6] = [
+    type Claim<'a> = (&'a str, &'a dyn Fn(&mut serde_json::Value));
+    let claims: [Claim<'_>; 6] = [
         ("SHA-256", &|r| r["certificate"]["output_sha256"] = "00".into()),
         ("stated to not hold", &|r| r["certificate"]["holds"] = false.into()),
         ("census", &|r| r["census"]["after"]["Add"] = 0.into()),

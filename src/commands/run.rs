@@ -32,6 +32,7 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
         write_together(&files)?;
         step.certified(path)?
     };
+    let target = certified.target().name();
     let mut executor = executor(path, certified, &args.device)?;
     let values = input_values(args.inputs.as_ref())?;
     let named = args.inputs.as_deref().unwrap_or(path);
@@ -49,7 +50,8 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
         );
     }
     if !args.report.volume.quiet {
-        say!("wrote {} ({} outputs)", args.outputs.display(), outputs.len());
+        let n = outputs.len();
+        say!("certified {target}, executed, wrote {n} outputs to {}", args.outputs.display());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Compiles every fixture and checks the written files with onnx and onnxruntime.
+# Compiles every fixture and checks the written files with onnx and onnxruntime, then checks the
+# functions that written files carry, bit for bit.
 #
 #   tests/interop/run.sh [--binary PAM_COMPILE] [FIXTURE…]
 #
-# Needs Python 3.10 or later; makes its own virtual environment (INTEROP_VENV says where).
+# Needs Python 3.10 or later and cargo; makes its own virtual environment (INTEROP_VENV says where).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 venv=${INTEROP_VENV:-$here/.venv}
@@ -13,4 +14,8 @@ if ! cmp -s "$here/requirements.txt" "$stamp"; then
   "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
   cp "$here/requirements.txt" "$stamp"
 fi
-exec "$venv/bin/python" "$here/check.py" "$@"
+"$venv/bin/python" "$here/check.py" "$@"
+functions=$(mktemp -d)
+trap 'rm -rf "$functions"' EXIT
+cargo run --quiet --manifest-path "$here/../../Cargo.toml" -p pam-ir --example write_functions -- "$functions"
+"$venv/bin/python" "$here/check_functions.py" "$functions"
