@@ -17,11 +17,12 @@ use std::time::Instant;
 fn random_graph(choices: &[(u8, u16, u16)]) -> Graph {
     let mut b = Builder::new("random");
     let ty = |shape: &[usize]| Type::new(DType::F32, shape);
-    let mut values: Vec<ValueId> = Vec::new();
-    values.push(b.input("x", ty(&[4, 6]), None));
-    values.push(b.input("row", ty(&[6]), None));
-    values.push(b.input("column", ty(&[4, 1]), None));
-    values.push(b.input("square", ty(&[6, 6]), None));
+    let mut values: Vec<ValueId> = vec![
+        b.input("x", ty(&[4, 6]), None),
+        b.input("row", ty(&[6]), None),
+        b.input("column", ty(&[4, 1]), None),
+        b.input("square", ty(&[6, 6]), None),
+    ];
     let state = b.input("state", ty(&[4, 6]), None);
     values.push(state);
     let (zero, seven) = (b.scalar(0f32), b.scalar(7f32));

@@ -186,6 +186,13 @@ impl<'r, 'g> Lowering<'r, 'g> {
         self.op(Op::Less, &[x, zero], &[])
     }
 
+    /// Whether the sign bit is set, which it also is in −0.
+    pub fn sign_bit(&mut self, x: ValueId) -> Result<ValueId> {
+        let bits = self.op(Op::BitCast, &[x], &[("to", Attr::Type(DType::I32))])?;
+        let zero = self.scalar(0i32);
+        self.op(Op::Less, &[bits, zero], &[])
+    }
+
     /// x as another shape of as many elements.
     pub fn reshape(&mut self, x: ValueId, shape: &[usize]) -> Result<ValueId> {
         if self.ty(x).shape == shape {

@@ -23,9 +23,9 @@ pub fn pow(lo: &mut Lowering<'_, '_>, node: &Node) -> Result<(), LowerError> {
         };
     }
     let result = match lo.uniform(y) {
-        Some(c) => power(lo, x, c)?,
-        None if !lo.is_pam() => lo.op(Op::Pow, &[x, y], &[])?,
-        None => general(lo, x, y)?,
+        Some(c) if c.is_finite() => power(lo, x, c)?,
+        _ if !lo.is_pam() => lo.op(Op::Pow, &[x, y], &[])?,
+        _ => general(lo, x, y)?,
     };
     // A constant exponent of more elements than x broadcasts x.
     let wide = pam_ir::types::broadcast(&lo.shape(x), &lo.shape(y))
@@ -66,7 +66,6 @@ pub(super) fn power(lo: &mut Lowering<'_, '_>, x: ValueId, c: f32) -> Result<Val
 }
 
 /// The general form where the exponent c is known, so that its kind need not be found at run time.
-/// The logarithm of a negative x is NaN, as the power is where c is no integer.
 fn constant(
     lo: &mut Lowering<'_, '_>,
     x: ValueId,
@@ -74,16 +73,23 @@ fn constant(
     c: f32,
 ) -> Result<ValueId, LowerError> {
     let whole = c.floor() == c;
-    let size = if whole { lo.abs(x)? } else { x };
+    let size = if whole {
+        lo.abs(x)?
+    } else {
+        // The logarithm of a negative x is NaN, as the power is; only −∞ has one.
+        let (below, above) = (lo.scalar(f32::NEG_INFINITY), lo.scalar(f32::INFINITY));
+        let infinite = lo.op(Op::Equal, &[x, below], &[])?;
+        lo.select(infinite, above, x)?
+    };
     let log = lo.log2(size)?;
     let z = lo.mul(log, y)?;
     let power = lo.exp2(z)?;
-    // All floats from 2^24 on are even, infinities included.
+    // All floats from 2^24 on are even.
     if !whole || (c / 2.0).floor() == c / 2.0 {
         return Ok(power);
     }
     let mirrored = lo.neg(power)?;
-    let negative = lo.negative(x)?;
+    let negative = lo.sign_bit(x)?;
     lo.select(negative, mirrored, power)
 }
 
@@ -91,14 +97,20 @@ fn constant(
 fn general(lo: &mut Lowering<'_, '_>, x: ValueId, y: ValueId) -> Result<ValueId, LowerError> {
     // A positive constant base, as in beta^step, needs neither sign nor the corner y = 0, since
     // 0 · log2(x) is 0 for it.
-    let positive_base = lo.uniform(x).is_some_and(|b| b > 0.0 && b.is_finite());
+    let positive_base = lo.uniform(x).is_some_and(|b| b > 0.0 && b.is_finite() && b != 1.0);
     let size = if positive_base { x } else { lo.abs(x)? };
     let log = lo.log2(size)?;
     let z = lo.mul(log, y)?;
-    let power = lo.exp2(z)?;
     if positive_base {
-        return Ok(power);
+        return lo.exp2(z);
     }
+    let (zero, one) = (lo.scalar(0f32), lo.scalar(1f32));
+    // A base of magnitude 1 stays 1, also under an exponent that is infinite.
+    let unit = lo.op(Op::Equal, &[log, zero], &[])?;
+    let z = lo.select(unit, zero, z)?;
+    let power = lo.exp2(z)?;
+    // Where the sign bit is set: odd exponents mirror, and between whole exponents lies nothing, save
+    // for the powers of zero and infinity, whose logarithms are infinite.
     let floor = lo.op(Op::Floor, &[y], &[])?;
     let whole = lo.op(Op::Equal, &[floor, y], &[])?;
     let half = lo.div_scalar(y, 2.0)?;
@@ -106,12 +118,12 @@ fn general(lo: &mut Lowering<'_, '_>, x: ValueId, y: ValueId) -> Result<ValueId,
     let even = lo.op(Op::Equal, &[half_floor, half], &[])?;
     let mirrored = lo.neg(power)?;
     let signed = lo.select(even, power, mirrored)?;
+    let endless = lo.op(Op::IsInf, &[log], &[])?;
     let nan = lo.scalar(f32::NAN);
-    let below = lo.select(whole, signed, nan)?;
-    let negative = lo.negative(x)?;
+    let between = lo.select(endless, power, nan)?;
+    let below = lo.select(whole, signed, between)?;
+    let negative = lo.sign_bit(x)?;
     let result = lo.select(negative, below, power)?;
-    let zero = lo.scalar(0f32);
-    let one = lo.scalar(1f32);
     let flat = lo.op(Op::Equal, &[y, zero], &[])?;
     lo.select(flat, one, result)
 }
