@@ -296,7 +296,18 @@ pub enum Course {
 
 #[derive(Args)]
 pub struct Ops {
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
+    /// How the table is printed
+    #[arg(value_enum, default_value_t = TableForm::Text)]
+    pub form: TableForm,
+}
+
+/// The form of the op table.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TableForm {
+    /// One line an op
+    Text,
+    /// A JSON array of rows
+    Json,
+    /// The page docs/ops.md
+    Markdown,
 }

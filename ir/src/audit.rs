@@ -82,10 +82,17 @@ pub fn census(graph: &Graph) -> Census {
 
 /// The op of a node as ONNX names it, with its domain where that is not the standard one.
 pub fn op_name(node: &Node) -> String {
-    match (node.op, node.op.domain()) {
-        (Op::Opaque, _) => node.str("onnx").unwrap_or("unknown").to_owned(),
-        (op, "") => op.onnx_name().to_owned(),
-        (op, domain) => format!("{domain}.{}", op.onnx_name()),
+    match node.op {
+        Op::Opaque => node.str("onnx").unwrap_or("unknown").to_owned(),
+        op => qualified_name(op),
+    }
+}
+
+/// The ONNX name of an op, with its domain where that is not the standard one.
+pub fn qualified_name(op: Op) -> String {
+    match op.domain() {
+        "" => op.onnx_name().to_owned(),
+        domain => format!("{domain}.{}", op.onnx_name()),
     }
 }
 
