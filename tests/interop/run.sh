@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compiles every fixture and checks the written files with onnx and onnxruntime, then checks the
-# functions that written files carry, bit for bit.
+# Compiles every fixture and checks the written files with onnx and onnxruntime, runs the operator
+# tests of the onnx package, and checks the functions that written files carry, bit for bit.
 #
 #   tests/interop/run.sh [--binary PAM_COMPILE] [FIXTURE…]
 #
@@ -15,6 +15,9 @@ if ! cmp -s "$here/requirements.txt" "$stamp"; then
   cp "$here/requirements.txt" "$stamp"
 fi
 "$venv/bin/python" "$here/check.py" "$@"
+binary=()
+if [ "${1:-}" = --binary ]; then binary=("$1" "$2"); fi
+"$venv/bin/python" "$here/check_nodes.py" "${binary[@]}"
 functions=$(mktemp -d)
 trap 'rm -rf "$functions"' EXIT
 cargo run --quiet --manifest-path "$here/../../Cargo.toml" -p pam-ir --example write_functions -- "$functions"
