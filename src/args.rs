@@ -70,6 +70,12 @@ pub struct PolicyArgs {
     /// Error compensation α of products (0.5 to 2)
     #[arg(long, value_name = "A")]
     pub offset: Option<f32>,
+    /// The approximate product: pam, or lmul of "Addition is All You Need"
+    #[arg(long, value_name = "NAME")]
+    pub multiplier: Option<String>,
+    /// The backward pass: auto, keep the imported one, or regenerate it from the forward pass
+    #[arg(long, value_name = "CHOICE")]
+    pub backward: Option<String>,
 }
 
 impl PolicyArgs {
@@ -79,6 +85,8 @@ impl PolicyArgs {
             && self.sets.is_empty()
             && self.mantissa.is_none()
             && self.offset.is_none()
+            && self.multiplier.is_none()
+            && self.backward.is_none()
     }
 }
 

@@ -37,6 +37,13 @@ pub fn policy(args: &PolicyArgs) -> Result<Policy, Failure> {
     if let Some(alpha) = args.offset {
         policy.set_offset(alpha).map_err(|e| fail("--offset", e))?;
     }
+    if let Some(name) = &args.multiplier {
+        policy.set_multiplier(name).map_err(|e| fail("--multiplier", e))?;
+    }
+    if let Some(name) = &args.backward {
+        policy.set_backward(name).map_err(|e| fail("--backward", e))?;
+    }
+    policy.total_offset().map_err(|e| fail("--offset", e))?;
     Ok(policy)
 }
 

@@ -335,6 +335,22 @@ impl Graph {
         Ok(graph)
     }
 
+    /// The same graph with these nodes only, in this order, which must be topological. Values that
+    /// left-out nodes made may still be read; whoever rebuilds the graph has to give them.
+    pub fn with_nodes(&self, order: &[NodeId]) -> Graph {
+        let mut graph = self.clone();
+        graph.nodes = order.iter().map(|&n| self.node(n).clone()).collect();
+        for (i, node) in graph.nodes.iter().enumerate() {
+            for (index, v) in node.outputs.iter().enumerate() {
+                if let Some(v) = v {
+                    let node = NodeId(i as u32);
+                    graph.values[v.index()].source = Source::Node { node, index: index as u32 };
+                }
+            }
+        }
+        graph
+    }
+
     /// Removes constants and node outputs' entries that nothing refers to; inputs stay.
     pub(crate) fn drop_unused_values(&mut self) {
         let mut used = vec![false; self.values.len()];

@@ -106,7 +106,8 @@ fn unknown_ops() {
 
 #[test]
 fn malformed_graphs() {
-    let broken: [(&str, &dyn Fn(&mut Graph)); 6] = [
+    type Corruption<'a> = (&'a str, &'a dyn Fn(&mut Graph));
+    let broken: [Corruption<'_>; 6] = [
         ("a type that the op does not give", &|g| g.values[1].ty = Type::new(DType::F32, [9])),
         ("nodes out of order", &|g| g.nodes.swap(0, 1)),
         ("a name given twice", &|g| g.values[1].name = g.values[0].name.clone()),

@@ -7,6 +7,8 @@
 //! 3. `components`: each node belongs to a unit that a policy addresses.
 //! 4. [`policy`]: each node gets the mode in which it is to multiply.
 //! 5. [`lower`]: nodes that are not native are rewritten in additions and PA primitives.
+//!    Where a forward node's derivative is to be exact, the imported backward pass is discarded and
+//!    [`differentiate`] makes a new one from the lowered forward pass.
 //! 6. `simplify`: equal nodes are joined, identities dropped.
 //!
 //! The result carries no promise: whether it is legal for a target is decided by
@@ -14,21 +16,23 @@
 //! native arithmetic, for executing what stays native.
 
 mod components;
+pub mod differentiate;
 mod fold;
 pub mod lower;
 pub mod policy;
 mod roles;
 mod simplify;
 
+pub use differentiate::{GradientEvidence, Gradients};
 pub use fold::Folded;
-pub use policy::Policy;
+pub use policy::{Backward, Multiplier, Policy};
 pub use roles::Evidence;
 
 use lower::{Arithmetic, Lowering, integer_rule, rule};
-use pam_ir::build::Scope;
+use pam_ir::build::{Rebuild, Scope};
 use pam_ir::graph::{Graph, Node};
 use pam_ir::op::{Level, Op};
-use pam_ir::role::{Component, Mode};
+use pam_ir::role::{Component, Mode, Role};
 use std::fmt;
 
 /// A graph that cannot be compiled under a policy.
@@ -57,6 +61,11 @@ impl fmt::Display for CompileError {
 impl std::error::Error for CompileError {}
 
 impl CompileError {
+    /// An error that lies in no single node.
+    fn general(reason: String, remedy: &str) -> CompileError {
+        CompileError { node: None, op: String::new(), reason, remedy: remedy.to_owned() }
+    }
+
     fn at(node: &Node, reason: impl Into<String>, remedy: &str) -> CompileError {
         CompileError {
             node: Some(node.name.clone()),
@@ -97,6 +106,8 @@ pub struct Compiled {
     pub evidence: Evidence,
     /// How many nodes each entry of the policy's overrides caught.
     pub caught: Vec<usize>,
+    /// The gradients that were computed anew; none if the imported backward pass was kept.
+    pub gradients: Option<Gradients>,
 }
 
 /// Rewrites a graph under a policy.
@@ -108,12 +119,14 @@ pub fn compile(graph: &Graph, policy: &Policy) -> Result<Compiled, CompileError>
     let evidence = roles::assign(&mut source);
     components::assign(&mut source);
     let caught = policy.assign(&mut source);
-    if let Some(node) = source.nodes.iter().find(|n| n.mode == Mode::Exact && multiplies(n)) {
-        let reason = "exact derivatives are not part of this version";
-        return Err(CompileError::at(node, reason, "use the mode approx or native"));
-    }
     check(&source, "labelling");
-    let (lowered, rewrites) = lower(&source, policy.arithmetic())?;
+    let arithmetic =
+        policy.arithmetic().map_err(|e| CompileError::general(e, "use one of them"))?;
+    let gradients = gradients(&source, policy)?;
+    let (lowered, rewrites) = match &gradients {
+        Some(gradients) => differentiate::regenerate(&source, gradients, arithmetic)?,
+        None => lower(&source, arithmetic)?,
+    };
     check(&lowered, "lowering");
     let mut graph = simplify::simplify(&lowered);
     let names = graph.unique_node_names();
@@ -121,7 +134,44 @@ pub fn compile(graph: &Graph, policy: &Policy) -> Result<Compiled, CompileError>
         node.name = name;
     }
     check(&graph, "simplifying");
-    Ok(Compiled { source, graph, rewrites, folded, evidence, caught })
+    Ok(Compiled { source, graph, rewrites, folded, evidence, caught, gradients })
+}
+
+/// The gradients that are to be computed anew; none where the imported backward pass is kept.
+fn gradients(graph: &Graph, policy: &Policy) -> Result<Option<Gradients>, CompileError> {
+    let forward = |n: &&Node| matches!(n.role, Role::Forward | Role::Loss);
+    let exact = graph.nodes.iter().filter(forward).find(|n| n.mode == Mode::Exact && multiplies(n));
+    match (policy.backward, exact) {
+        (Backward::Keep, Some(node)) => {
+            let reason = "its derivative is to be exact, but the backward pass is kept";
+            return Err(CompileError::at(node, reason, "leave `--backward keep` out"));
+        }
+        (Backward::Auto | Backward::Keep, None) => return Ok(None),
+        _ => {}
+    }
+    let error = CompileError::general;
+    let found = differentiate::find(graph)
+        .map_err(|e| error(e, "name it in the metadata `pam.gradients`, or use approx"))?;
+    match found {
+        // A forward pass alone has no backward pass to replace.
+        None if graph.bindings.is_empty() && policy.backward == Backward::Auto => Ok(None),
+        None => {
+            let reason = "no loss with trained parameters is found to differentiate".to_owned();
+            Err(error(
+                reason,
+                "name the loss in the metadata `pam.loss`, or bind state with --bind",
+            ))
+        }
+        found => Ok(found),
+    }
+}
+
+/// The graph that computes the gradients of a compiled step both ways, natively, to compare them.
+///
+/// # Errors
+/// Names the node that has no derivative.
+pub fn gradient_check(source: &Graph, gradients: &Gradients) -> Result<Graph, CompileError> {
+    differentiate::check_graph(source, gradients)
 }
 
 /// Decomposes the composite ops that are left into ops that the runtime executes, natively.
@@ -163,29 +213,39 @@ fn multiplies(node: &Node) -> bool {
 /// Applies the rules to every node that is not native.
 fn lower(graph: &Graph, arithmetic: Arithmetic) -> Result<(Graph, Vec<Rewrite>), CompileError> {
     let mut rewrites = Vec::new();
-    let lowered = graph.rebuild(|r, _, node| {
-        let float = node.inputs.iter().chain(&node.outputs).flatten();
-        let float = float.map(|&v| graph.ty(v).dtype).any(|d| d.is_float());
-        let found = if float || node.op.level() == Level::Composite {
-            rule(node.op)
-        } else {
-            integer_rule(node.op)
-        };
-        let Some((name, rule)) = found.filter(|_| node.mode != Mode::Native) else {
-            r.copy(node);
-            return Ok(());
-        };
-        r.to.scope = Scope::of(node, name);
-        rule(&mut Lowering::new(r, arithmetic), node)
-            .map_err(|e| CompileError::at(node, e.to_string(), "export it in other ops"))?;
-        rewrites.push(Rewrite {
-            node: node.name.clone(),
-            op: node.op.onnx_name(),
-            rule: name,
-            component: node.component,
-            mode: node.mode,
-        });
-        Ok(())
-    })?;
+    let lowered =
+        graph.rebuild(|r, _, node| lower_node(r, node, arithmetic, false, &mut rewrites))?;
     Ok((lowered, rewrites))
+}
+
+/// Lowers one node if its mode asks for it, or in any case; copies it otherwise.
+fn lower_node(
+    r: &mut Rebuild<'_>,
+    node: &Node,
+    arithmetic: Arithmetic,
+    always: bool,
+    rewrites: &mut Vec<Rewrite>,
+) -> Result<(), CompileError> {
+    let float = node.inputs.iter().chain(&node.outputs).flatten();
+    let float = float.map(|&v| r.old.ty(v).dtype).any(|d| d.is_float());
+    let found = if float || node.op.level() == Level::Composite {
+        rule(node.op)
+    } else {
+        integer_rule(node.op)
+    };
+    let Some((name, rule)) = found.filter(|_| always || node.mode != Mode::Native) else {
+        r.copy(node);
+        return Ok(());
+    };
+    r.to.scope = Scope::of(node, name);
+    rule(&mut Lowering::new(r, arithmetic), node)
+        .map_err(|e| CompileError::at(node, e.to_string(), "export it in other ops"))?;
+    rewrites.push(Rewrite {
+        node: node.name.clone(),
+        op: node.op.onnx_name(),
+        rule: name,
+        component: node.component,
+        mode: node.mode,
+    });
+    Ok(())
 }

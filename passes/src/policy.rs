@@ -53,6 +53,74 @@ pub struct Override {
     pub text: String,
 }
 
+/// Where the backward pass comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backward {
+    /// The imported one is kept where everything is approximate, and computed anew otherwise.
+    #[default]
+    Auto,
+    /// The imported one is kept.
+    Keep,
+    /// It is computed anew.
+    Regenerate,
+}
+
+impl Backward {
+    /// Every choice.
+    pub const ALL: [Backward; 3] = [Backward::Auto, Backward::Keep, Backward::Regenerate];
+
+    /// The word on the command line and in policy files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Backward::Auto => "auto",
+            Backward::Keep => "keep",
+            Backward::Regenerate => "regenerate",
+        }
+    }
+}
+
+/// The approximate product that takes the place of multiplication. All are sums of bit patterns; they
+/// differ in the constant that is added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Multiplier {
+    /// Piecewise affine multiplication.
+    #[default]
+    Pam,
+    /// The L-Mul of "Addition is All You Need" (2024).
+    LMul,
+}
+
+impl Multiplier {
+    /// Every multiplier.
+    pub const ALL: [Multiplier; 2] = [Multiplier::Pam, Multiplier::LMul];
+
+    /// The word on the command line and in policy files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Multiplier::Pam => "pam",
+            Multiplier::LMul => "lmul",
+        }
+    }
+
+    /// The α whose bits are added: 1 for PAM; 1 + 2^−l for L-Mul, with l = m for mantissas of up to 3
+    /// bits, 3 for 4, and 4 above.
+    pub fn alpha(self, mantissa: u32) -> f32 {
+        match (self, mantissa) {
+            (Multiplier::Pam, _) => 1.0,
+            (Multiplier::LMul, m @ 0..=3) => 1.0 + 0.5f32.powi(m as i32),
+            (Multiplier::LMul, 4) => 1.125,
+            (Multiplier::LMul, _) => 1.0625,
+        }
+    }
+}
+
+fn word<T: Copy>(all: &[T], name: fn(T) -> &'static str, text: &str) -> Result<T, String> {
+    all.iter().copied().find(|&t| name(t) == text).ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(|&t| name(t)).collect();
+        format!("there is no `{text}`; there are {}", names.join(", "))
+    })
+}
+
 /// How a graph is to multiply.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -68,6 +136,10 @@ pub struct Policy {
     pub mantissa: u32,
     /// `bits(α) − bits(1)` of the error compensation.
     pub offset: i32,
+    /// The approximate product.
+    pub multiplier: Multiplier,
+    /// Where the backward pass comes from.
+    pub backward: Backward,
 }
 
 /// The form of a policy file.
@@ -77,6 +149,8 @@ struct PolicyFile {
     default: Option<String>,
     mantissa: Option<u32>,
     offset: Option<f32>,
+    multiplier: Option<String>,
+    backward: Option<String>,
     #[serde(default)]
     set: toml::Table,
 }
@@ -95,6 +169,8 @@ impl Policy {
             preset: 0,
             mantissa: 23,
             offset: 0,
+            multiplier: Multiplier::default(),
+            backward: Backward::default(),
         }
     }
 
@@ -127,6 +203,8 @@ impl Policy {
     /// default = "approx"
     /// mantissa = 23
     /// offset = 1.0
+    /// multiplier = "pam"
+    /// backward = "auto"
     /// [set]
     /// loss = "native"
     /// "/^head/" = "native"
@@ -144,6 +222,12 @@ impl Policy {
         }
         if let Some(alpha) = file.offset {
             policy.set_offset(alpha)?;
+        }
+        if let Some(name) = file.multiplier {
+            policy.set_multiplier(&name)?;
+        }
+        if let Some(name) = file.backward {
+            policy.set_backward(&name)?;
         }
         for (selector, mode) in &file.set {
             let mode = mode.as_str().ok_or(format!("the mode of `{selector}` is not a string"))?;
@@ -197,6 +281,40 @@ impl Policy {
         Ok(())
     }
 
+    /// Sets the approximate product by its name.
+    ///
+    /// # Errors
+    /// Where there is none of this name.
+    pub fn set_multiplier(&mut self, name: &str) -> Result<(), String> {
+        self.multiplier = word(&Multiplier::ALL, Multiplier::name, name)?;
+        Ok(())
+    }
+
+    /// Sets where the backward pass comes from, by its name.
+    ///
+    /// # Errors
+    /// Where there is no such choice.
+    pub fn set_backward(&mut self, name: &str) -> Result<(), String> {
+        self.backward = word(&Backward::ALL, Backward::name, name)?;
+        Ok(())
+    }
+
+    /// `bits(α) − bits(1)` of all products: that of the error compensation, or else of the multiplier.
+    ///
+    /// # Errors
+    /// Where both ask for something.
+    pub fn total_offset(&self) -> Result<i32, String> {
+        let alpha = self.multiplier.alpha(self.mantissa);
+        match (self.offset, alpha.to_bits().wrapping_sub(0x3F80_0000) as i32) {
+            (offset, 0) => Ok(offset),
+            (0, own) => Ok(own),
+            _ => {
+                let name = self.multiplier.name();
+                Err(format!("an offset contradicts the multiplier {name}, which has its own"))
+            }
+        }
+    }
+
     /// The mode of a node.
     pub fn mode(&self, node: &Node) -> Mode {
         let last = self.overrides.iter().rev().find(|o| o.selector.matches(node));
@@ -208,8 +326,8 @@ impl Policy {
         self.default == Mode::Native || self.overrides.iter().any(|o| o.mode == Mode::Native)
     }
 
-    pub(crate) fn arithmetic(&self) -> Arithmetic {
-        Arithmetic::Pam { offset: self.offset, mantissa: self.mantissa }
+    pub(crate) fn arithmetic(&self) -> Result<Arithmetic, String> {
+        Ok(Arithmetic::Pam { offset: self.total_offset()?, mantissa: self.mantissa })
     }
 
     /// Gives every node its mode; how many nodes each override decided.

@@ -43,15 +43,24 @@ pub(crate) fn assign(graph: &mut Graph) -> Evidence {
     evidence
 }
 
+/// The output that is the loss: the one that metadata names, or else a scalar that is no state, one
+/// with `loss` in its name before others.
+pub(crate) fn loss_output(graph: &Graph) -> Option<&Output> {
+    let bound: BTreeSet<&str> = graph.bindings.iter().map(|b| b.new.as_str()).collect();
+    let scalar = |v: ValueId| graph.ty(v).dtype.is_float() && graph.ty(v).elements() == 1;
+    let free = graph.outputs.iter().filter(|o| !bound.contains(o.name.as_str()));
+    let all: Vec<&Output> = free.filter(|o| scalar(o.value)).collect();
+    let stated = graph.meta.properties.get("pam.loss");
+    let named = all.iter().find(|o| stated == Some(&o.name));
+    let spoken = all.iter().find(|o| o.name.to_lowercase().contains("loss"));
+    named.or(spoken).or(all.first()).copied()
+}
+
 fn guess(graph: &Graph) -> Vec<Role> {
     let bound: BTreeSet<&str> = graph.bindings.iter().map(|b| b.new.as_str()).collect();
-    let (state, free): (Vec<&Output>, Vec<&Output>) =
-        graph.outputs.iter().partition(|o| bound.contains(o.name.as_str()));
-    let scalar = |v: ValueId| graph.ty(v).dtype.is_float() && graph.ty(v).elements() == 1;
-    let loss = free
-        .iter()
-        .find(|o| scalar(o.value) && o.name.to_lowercase().contains("loss"))
-        .or_else(|| free.iter().find(|o| scalar(o.value)));
+    let state: Vec<&Output> =
+        graph.outputs.iter().filter(|o| bound.contains(o.name.as_str())).collect();
+    let loss = loss_output(graph);
     // Without carried state there is nothing but a forward pass.
     if state.is_empty() {
         return vec![Role::Forward; graph.nodes.len()];

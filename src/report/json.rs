@@ -8,6 +8,7 @@ use pam_ir::cost::{F32_MUL_PJ, F32_MUL_UM2, INT32_ADD_PJ, INT32_ADD_UM2, pa_tota
 use pam_ir::graph::Graph;
 use pam_ir::op::Op;
 use pam_ir::role::{Component, Role};
+use pam_passes::Policy;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -22,6 +23,7 @@ pub struct Report {
     pub rules: Vec<RuleReport>,
     pub mantissa: u32,
     pub offset: f32,
+    pub multiplier: &'static str,
     pub roles: BTreeMap<&'static str, usize>,
     pub evidence: &'static str,
     pub census: BeforeAfter<Census>,
@@ -200,7 +202,8 @@ impl Report {
             policy: step.policy.name.clone(),
             rules: rules.map(|(o, &nodes)| RuleReport { rule: o.text.clone(), nodes }).collect(),
             mantissa: step.policy.mantissa,
-            offset: f32::from_bits(0x3F80_0000u32.wrapping_add_signed(step.policy.offset)),
+            offset: alpha(&step.policy),
+            multiplier: step.policy.multiplier.name(),
             roles: roles(&compiled.source),
             evidence: compiled.evidence.name(),
             census: BeforeAfter { before: census(&source.graph), after: census(after) },
@@ -222,6 +225,12 @@ impl Report {
             tool: TOOL,
         }
     }
+}
+
+/// The α whose bits are added in products.
+fn alpha(policy: &Policy) -> f32 {
+    let offset = policy.total_offset().unwrap_or(policy.offset);
+    f32::from_bits(0x3F80_0000u32.wrapping_add_signed(offset))
 }
 
 /// What the report says of the source.

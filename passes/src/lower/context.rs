@@ -2,7 +2,7 @@
 
 use pam_ir::attr::Attr;
 use pam_ir::build::{BuildError, Rebuild};
-use pam_ir::graph::{Node, ValueId};
+use pam_ir::graph::{Graph, Node, ValueId};
 use pam_ir::op::{Call, Op};
 use pam_ir::tensor::{Element, Tensor};
 use pam_ir::types::{DType, Type, broadcast};
@@ -17,8 +17,10 @@ pub enum Arithmetic {
         /// Mantissa bits kept in the operands of contractions; 23 keeps all.
         mantissa: u32,
     },
-    /// The ops of level `native`.
+    /// The ops of level `native`, for execution.
     Native,
+    /// The ops of level `native` in forms that ONNX has, for graphs that are written.
+    Portable,
 }
 
 /// Why a rule cannot lower a node.
@@ -60,7 +62,7 @@ impl<'r, 'g> Lowering<'r, 'g> {
 
     /// Whether multiplications become PA primitives.
     pub fn is_pam(&self) -> bool {
-        self.arithmetic != Arithmetic::Native
+        matches!(self.arithmetic, Arithmetic::Pam { .. })
     }
 
     /// Input `i` of the node, floats as f32; `None` if it is omitted.
@@ -116,6 +118,23 @@ impl<'r, 'g> Lowering<'r, 'g> {
     pub fn uniform(&self, v: ValueId) -> Option<f32> {
         let (first, rest) = self.constant_of(v)?.slice::<f32>()?.split_first()?;
         rest.iter().all(|x| x.to_bits() == first.to_bits()).then_some(*first)
+    }
+
+    /// The graph so far.
+    pub fn graph(&self) -> &Graph {
+        self.r.to.graph()
+    }
+
+    /// Appends a node of several outputs.
+    pub fn op_n(
+        &mut self,
+        op: Op,
+        inputs: &[ValueId],
+        attrs: &[(&str, Attr)],
+        outputs: usize,
+    ) -> Result<Vec<ValueId>> {
+        let inputs: Vec<Option<ValueId>> = inputs.iter().copied().map(Some).collect();
+        Ok(self.r.to.node_n(op, &inputs, attrs, outputs)?)
     }
 
     /// Appends a node of one output.
@@ -423,12 +442,67 @@ impl<'r, 'g> Lowering<'r, 'g> {
 
     /// The convolution with explicit geometry.
     pub fn conv(&mut self, x: ValueId, w: ValueId, attrs: &[(&str, Attr)]) -> Result<ValueId> {
+        if self.arithmetic == Arithmetic::Portable {
+            return self.portable_conv(x, w, attrs);
+        }
         if !self.is_pam() {
             return self.op(Op::Conv, &[x, w], attrs);
         }
         let mut all: Vec<(&str, Attr)> = attrs.to_vec();
         all.extend(self.contraction());
         self.op(Op::PamConv, &[x, w], &all)
+    }
+
+    /// The convolution without what ONNX lacks: zeros are inserted and negative pads cut off before.
+    fn portable_conv(
+        &mut self,
+        mut x: ValueId,
+        w: ValueId,
+        attrs: &[(&str, Attr)],
+    ) -> Result<ValueId> {
+        let mut kept: Vec<(&str, Attr)> = Vec::new();
+        for (name, value) in attrs {
+            match (*name, value) {
+                ("input_dilations", Attr::Ints(factors)) => {
+                    for (i, &factor) in factors.iter().enumerate() {
+                        x = self.dilate(x, i + 2, factor as usize)?;
+                    }
+                }
+                ("pads", Attr::Ints(pads)) => {
+                    let cut: Vec<i64> = pads.iter().map(|&p| p.min(0)).collect();
+                    if cut.iter().any(|&p| p < 0) {
+                        let n = pads.len() / 2;
+                        let axes: Vec<i64> = (2..n as i64 + 2).collect();
+                        let attrs = [("pads", cut.into()), ("axes", axes.into())];
+                        x = self.op(Op::Pad, &[x], &attrs)?;
+                    }
+                    let left: Vec<i64> = pads.iter().map(|&p| p.max(0)).collect();
+                    kept.push(("pads", left.into()));
+                }
+                _ => kept.push((name, value.clone())),
+            }
+        }
+        self.op(Op::Conv, &[x, w], &kept)
+    }
+
+    /// x with `factor − 1` zeros between neighbours along an axis.
+    pub fn dilate(&mut self, x: ValueId, axis: usize, factor: usize) -> Result<ValueId> {
+        let shape = self.shape(x);
+        if factor <= 1 || shape[axis] <= 1 {
+            return Ok(x);
+        }
+        let (mut apart, mut joined) = (shape.clone(), shape.clone());
+        apart.insert(axis + 1, 1);
+        joined[axis] *= factor;
+        let column = self.reshape(x, &apart)?;
+        let along = |axis: usize| Attr::from(vec![axis as i64]);
+        let pads: [(&str, Attr); 2] =
+            [("pads", vec![0, factor as i64 - 1].into()), ("axes", along(axis + 1))];
+        let filled = self.op(Op::Pad, &[column], &pads)?;
+        let filled = self.reshape(filled, &joined)?;
+        let cut: [(&str, Attr); 2] =
+            [("pads", vec![0, 1 - factor as i64].into()), ("axes", along(axis))];
+        self.op(Op::Pad, &[filled], &cut)
     }
 }
 

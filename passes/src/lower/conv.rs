@@ -30,8 +30,8 @@ pub fn conv_transpose(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     finish(lo, node, y)
 }
 
-/// A convolution whose attributes are all ones and zeros leaves them out.
-fn convolve(
+/// A convolution of resolved geometry; attributes that are all ones and zeros are left out.
+pub(crate) fn convolve(
     lo: &mut Lowering<'_, '_>,
     x: ValueId,
     w: ValueId,

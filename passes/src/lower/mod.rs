@@ -33,7 +33,8 @@ mod softmax;
 mod tanh;
 mod trigonometry;
 
-pub use context::{Arithmetic, LowerError, Lowering};
+pub use context::{Arithmetic, LOG2E, LowerError, Lowering};
+pub(crate) use conv::convolve;
 
 use pam_ir::graph::Node;
 use pam_ir::op::Op;

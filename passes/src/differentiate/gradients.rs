@@ -1,0 +1,133 @@
+//! Where a training step holds the gradient of each trained parameter.
+
+use crate::roles::loss_output;
+use pam_ir::graph::{Binding, Graph, NodeId, Source, ValueId};
+use pam_ir::role::Role;
+use std::collections::{BTreeMap, HashMap};
+
+/// How gradients were found, the most trusted first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GradientEvidence {
+    /// The file's metadata `pam.gradients` names them.
+    Metadata,
+    /// They bear the names that onnxruntime gives, `<parameter>_grad`.
+    Names,
+    /// They are what enters the optimizer of their parameter.
+    Shape,
+}
+
+impl GradientEvidence {
+    /// The word in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            GradientEvidence::Metadata => "metadata",
+            GradientEvidence::Names => "names",
+            GradientEvidence::Shape => "graph shape",
+        }
+    }
+}
+
+/// The loss of a training step and the gradients of its trained parameters, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gradients {
+    /// The output that is the loss.
+    pub loss: String,
+    /// Parameters, which are inputs, and the values that hold their gradients.
+    pub pairs: Vec<(String, String)>,
+    /// The weakest evidence that was needed.
+    pub evidence: GradientEvidence,
+}
+
+/// Finds the gradients of a labelled training step; `None` where it has no loss or trains nothing.
+///
+/// # Errors
+/// Names the parameter whose gradient is not found.
+pub fn find(graph: &Graph) -> Result<Option<Gradients>, String> {
+    let Some(loss) = loss_output(graph) else { return Ok(None) };
+    let forward = depends_on(graph, loss.value);
+    let inputs: HashMap<&str, ValueId> =
+        graph.inputs.iter().map(|&v| (graph.value(v).name.as_str(), v)).collect();
+    let values: HashMap<&str, ValueId> = graph
+        .values
+        .iter()
+        .enumerate()
+        .map(|(i, v)| (v.name.as_str(), ValueId(i as u32)))
+        .collect();
+    let stated: BTreeMap<String, String> = graph
+        .meta
+        .properties
+        .get("pam.gradients")
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
+    let outputs: HashMap<&str, ValueId> =
+        graph.outputs.iter().map(|o| (o.name.as_str(), o.value)).collect();
+    let mut found = Gradients {
+        loss: loss.name.clone(),
+        pairs: Vec::new(),
+        evidence: GradientEvidence::Metadata,
+    };
+    for Binding { new, old } in &graph.bindings {
+        let (Some(&parameter), Some(&next)) = (inputs.get(old.as_str()), outputs.get(new.as_str()))
+        else {
+            continue;
+        };
+        let trained = forward[parameter.index()] && graph.ty(parameter).dtype.is_float();
+        // What the forward pass alone determines, such as running statistics, is not trained.
+        if !trained || !made_by(graph, next, Role::Optimizer) {
+            continue;
+        }
+        let fits = |v: &ValueId| graph.ty(*v) == graph.ty(parameter);
+        let by_metadata = stated.get(old).and_then(|g| values.get(g.as_str())).filter(|v| fits(v));
+        let by_name = values.get(format!("{old}_grad").as_str()).filter(|v| fits(v));
+        let (gradient, evidence) = match (by_metadata, by_name) {
+            (Some(&v), _) => (v, GradientEvidence::Metadata),
+            (None, Some(&v)) => (v, GradientEvidence::Names),
+            (None, None) => match entering(graph, next, parameter)[..] {
+                [v] => (v, GradientEvidence::Shape),
+                [] => return Err(format!("the gradient of `{old}` is not found")),
+                _ => return Err(format!("several values may be the gradient of `{old}`")),
+            },
+        };
+        found.evidence = found.evidence.max(evidence);
+        found.pairs.push((old.clone(), graph.value(gradient).name.clone()));
+    }
+    Ok((!found.pairs.is_empty()).then_some(found))
+}
+
+/// Marks the values that a value depends on.
+fn depends_on(graph: &Graph, value: ValueId) -> Vec<bool> {
+    let nodes = graph.ancestors([value]);
+    let mut marked = vec![false; graph.values.len()];
+    for (node, _) in graph.nodes.iter().zip(nodes).filter(|(_, needed)| *needed) {
+        node.inputs.iter().flatten().for_each(|v| marked[v.index()] = true);
+    }
+    marked
+}
+
+fn made_by(graph: &Graph, value: ValueId, role: Role) -> bool {
+    graph.producer(value).is_some_and(|n| graph.node(n).role == role)
+}
+
+/// The values of the backward pass that enter the optimizer on the way to a new value and have the type
+/// of the parameter.
+fn entering(graph: &Graph, next: ValueId, parameter: ValueId) -> Vec<ValueId> {
+    let mut seen = vec![false; graph.nodes.len()];
+    let mut found = Vec::new();
+    let mut stack: Vec<NodeId> = graph.producer(next).into_iter().collect();
+    while let Some(id) = stack.pop() {
+        if std::mem::replace(&mut seen[id.index()], true) {
+            continue;
+        }
+        for &v in graph.node(id).inputs.iter().flatten() {
+            let Source::Node { node, .. } = graph.value(v).source else { continue };
+            match graph.node(node).role {
+                Role::Optimizer => stack.push(node),
+                Role::Backward if graph.ty(v) == graph.ty(parameter) && !found.contains(&v) => {
+                    found.push(v);
+                }
+                _ => {}
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,277 @@
+//! Derivatives of ops that move elements: the cotangent moves back.
+
+use super::vjp::{Result, Vjp};
+use crate::lower::LowerError;
+use pam_ir::attr::Attr;
+use pam_ir::geometry::slice_ranges;
+use pam_ir::graph::ValueId;
+use pam_ir::op::{Op, normalize_axis};
+use pam_ir::types::Type;
+
+/// Gives the cotangents of the inputs of a node that moves elements; whether it does.
+pub(super) fn apply(v: &mut Vjp<'_, '_, '_>) -> Result<bool> {
+    match v.node().op {
+        Op::Reshape | Op::Flatten | Op::Squeeze | Op::Unsqueeze => {
+            let (d, shape) = (v.delta()?, v.type_of(0)?.shape);
+            let cotangent = v.reshape(d, &shape)?;
+            v.give(0, cotangent)?;
+        }
+        Op::Transpose => {
+            let (d, rank) = (v.delta()?, v.type_of(0)?.rank());
+            let reversed: Vec<i64> = (0..rank as i64).rev().collect();
+            let mut inverse = vec![0; rank];
+            for (i, &p) in v.node().ints("perm").unwrap_or(&reversed).iter().enumerate() {
+                inverse[p as usize] = i;
+            }
+            let cotangent = v.transpose(d, &inverse)?;
+            v.give(0, cotangent)?;
+        }
+        // Broadcasting is undone where the cotangent is given.
+        Op::Expand => {
+            let d = v.delta()?;
+            v.give(0, d)?;
+        }
+        Op::Tile => tile(v)?,
+        Op::Concat => concat(v)?,
+        Op::Split => split(v)?,
+        Op::Slice => slice(v)?,
+        Op::Pad => pad(v)?,
+        Op::Gather => gather(v)?,
+        Op::GatherElements => {
+            let (indices, d, ty) = (v.x(1)?, v.delta()?, v.type_of(0)?);
+            let zeros = v.zeros(&ty)?;
+            let mut attrs = v.copied(&["axis"]);
+            attrs.push(("reduction", "add".into()));
+            let cotangent = v.op(Op::ScatterElements, &[zeros, indices, d], &attrs)?;
+            v.give(0, cotangent)?;
+        }
+        Op::GatherND => {
+            if v.node().int("batch_dims").unwrap_or(0) != 0 {
+                return Err(LowerError("no derivative with `batch_dims`".to_owned()));
+            }
+            let (indices, d, ty) = (v.x(1)?, v.delta()?, v.type_of(0)?);
+            let zeros = v.zeros(&ty)?;
+            let attrs = [("reduction", "add".into())];
+            let cotangent = v.op(Op::ScatterND, &[zeros, indices, d], &attrs)?;
+            v.give(0, cotangent)?;
+        }
+        Op::ScatterElements | Op::ScatterND => scatter(v)?,
+        Op::Trilu => {
+            let (d, attrs) = (v.delta()?, v.copied(&["k", "upper"]));
+            let cotangent = v.op(Op::Trilu, &[d], &attrs)?;
+            v.give(0, cotangent)?;
+        }
+        Op::CumSum => {
+            let d = v.delta()?;
+            let mut attrs = v.copied(&["axis", "exclusive"]);
+            let reverse = 1 - v.node().int("reverse").unwrap_or(0);
+            attrs.push(("reverse", reverse.into()));
+            let cotangent = v.op(Op::CumSum, &[d], &attrs)?;
+            v.give(0, cotangent)?;
+        }
+        Op::ReverseSequence => {
+            let (lengths, d) = (v.x(1)?, v.delta()?);
+            let attrs = v.copied(&["batch_axis", "time_axis"]);
+            let cotangent = v.op(Op::ReverseSequence, &[d, lengths], &attrs)?;
+            v.give(0, cotangent)?;
+        }
+        Op::SpaceToDepth => {
+            let (d, attrs) = (v.delta()?, v.copied(&["blocksize"]));
+            let cotangent = v.op(Op::DepthToSpace, &[d], &attrs)?;
+            v.give(0, cotangent)?;
+        }
+        Op::DepthToSpace => depth_to_space(v)?,
+        Op::MaxUnpool => {
+            let (indices, d, ty) = (v.x(1)?, v.delta()?, v.type_of(0)?);
+            let n = v.ty(d).elements();
+            let flat = v.reshape(d, &[n])?;
+            let indices = v.reshape(indices, &[ty.elements()])?;
+            let picked = v.op(Op::GatherElements, &[flat, indices], &[("axis", 0i64.into())])?;
+            let cotangent = v.reshape(picked, &ty.shape)?;
+            v.give(0, cotangent)?;
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn axis(v: &Vjp<'_, '_, '_>, rank: usize) -> Result<usize> {
+    Ok(normalize_axis(v.node().int("axis").unwrap_or(0), rank)?)
+}
+
+/// Repetitions are summed.
+fn tile(v: &mut Vjp<'_, '_, '_>) -> Result {
+    let (d, shape) = (v.delta()?, v.type_of(0)?.shape);
+    let repeats = v.node().ints("repeats").unwrap_or(&[]).to_vec();
+    let pairs = repeats.iter().zip(&shape).flat_map(|(&r, &n)| [r as usize, n]);
+    let pairs: Vec<usize> = pairs.collect();
+    let split = v.reshape(d, &pairs)?;
+    let axes: Vec<usize> = (0..shape.len()).map(|a| 2 * a).collect();
+    let sum = v.sum(split, &axes)?;
+    let cotangent = v.reshape(sum, &shape)?;
+    v.give(0, cotangent)
+}
+
+/// A range of one axis.
+fn range(
+    v: &mut Vjp<'_, '_, '_>,
+    x: ValueId,
+    axis: usize,
+    start: usize,
+    end: usize,
+) -> Result<ValueId> {
+    let attrs: [(&str, Attr); 3] = [
+        ("starts", vec![start as i64].into()),
+        ("ends", vec![end as i64].into()),
+        ("axes", vec![axis as i64].into()),
+    ];
+    v.op(Op::Slice, &[x], &attrs)
+}
+
+fn concat(v: &mut Vjp<'_, '_, '_>) -> Result {
+    let d = v.delta()?;
+    let axis = axis(v, v.shape(d).len())?;
+    let mut start = 0;
+    for i in 0..v.node().inputs.len() {
+        let end = start + v.type_of(i)?.shape[axis];
+        if v.wants(i) {
+            let cotangent = range(v, d, axis, start, end)?;
+            v.give(i, cotangent)?;
+        }
+        start = end;
+    }
+    Ok(())
+}
+
+/// Parts that nothing depends on count as zeros.
+fn split(v: &mut Vjp<'_, '_, '_>) -> Result {
+    let ty = v.type_of(0)?;
+    let axis = axis(v, ty.rank())?;
+    let types = v.call(|call| (call.op.row().infer)(call))?;
+    let mut parts = Vec::with_capacity(types.len());
+    for (i, ty) in types.iter().enumerate() {
+        parts.push(match v.delta_of(i) {
+            Some(d) => d,
+            None => v.zeros(ty)?,
+        });
+    }
+    let cotangent = v.op(Op::Concat, &parts, &[("axis", (axis as i64).into())])?;
+    v.give(0, cotangent)
+}
+
+/// The elements of some axes in reverse order.
+pub(super) fn flip(v: &mut Vjp<'_, '_, '_>, x: ValueId, axes: &[usize]) -> Result<ValueId> {
+    let shape = v.shape(x);
+    let axes: Vec<i64> = axes.iter().filter(|&&a| shape[a] > 1).map(|&a| a as i64).collect();
+    if axes.is_empty() {
+        return Ok(x);
+    }
+    let n = axes.len();
+    let attrs: [(&str, Attr); 4] = [
+        ("starts", vec![-1i64; n].into()),
+        ("ends", vec![i64::MIN; n].into()),
+        ("axes", axes.into()),
+        ("steps", vec![-1i64; n].into()),
+    ];
+    v.op(Op::Slice, &[x], &attrs)
+}
+
+/// The cotangent is turned round where the step was negative, spread by the step, and padded with zeros.
+fn slice(v: &mut Vjp<'_, '_, '_>) -> Result {
+    let (d, shape) = (v.delta()?, v.type_of(0)?.shape);
+    let ranges = v.call(|call| slice_ranges(call, &shape))?;
+    let backwards: Vec<usize> = (0..shape.len()).filter(|&a| ranges[a].step < 0).collect();
+    let mut cotangent = flip(v, d, &backwards)?;
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for (a, range) in ranges.iter().enumerate() {
+        let step = range.step.unsigned_abs() as usize;
+        let reach = range.len.saturating_sub(1).saturating_mul(step);
+        let first = if range.step < 0 { range.start - reach } else { range.start };
+        cotangent = v.dilate(cotangent, a, if range.len > 1 { step } else { 1 })?;
+        let covered = if range.len == 0 { 0 } else { reach + 1 };
+        before.push(if range.len == 0 { 0 } else { first as i64 });
+        after.push(shape[a] as i64 - covered as i64 - before[a]);
+    }
+    if before.iter().chain(&after).any(|&p| p != 0) {
+        let pads: Vec<i64> = before.into_iter().chain(after).collect();
+        cotangent = v.op(Op::Pad, &[cotangent], &[("pads", pads.into())])?;
+    }
+    v.give(0, cotangent)
+}
+
+fn pad(v: &mut Vjp<'_, '_, '_>) -> Result {
+    if v.node().str("mode").is_some_and(|m| m != "constant") {
+        return Err(LowerError("only padding with constants has a derivative".to_owned()));
+    }
+    let d = v.delta()?;
+    let pads: Vec<i64> = v.node().ints("pads").unwrap_or(&[]).iter().map(|p| -p).collect();
+    let mut attrs = v.copied(&["axes"]);
+    attrs.push(("pads", pads.into()));
+    let cotangent = v.op(Op::Pad, &[d], &attrs)?;
+    v.give(0, cotangent)
+}
+
+/// The rows that were picked are added to zeros where they came from.
+fn gather(v: &mut Vjp<'_, '_, '_>) -> Result {
+    let (indices, d, ty) = (v.x(1)?, v.delta()?, v.type_of(0)?);
+    let (axis, picked) = (axis(v, ty.rank())?, v.shape(indices));
+    // The axes of the indices and that of the rows are brought to the front.
+    let (n, rank) = (picked.len(), ty.rank());
+    let perm: Vec<usize> = (axis..axis + n).chain(0..axis).chain(axis + n..rank - 1 + n).collect();
+    let updates = v.transpose(d, &perm)?;
+    let column = v.reshape(indices, &[&picked[..], &[1]].concat())?;
+    let order: Vec<usize> = std::iter::once(axis).chain((0..rank).filter(|&a| a != axis)).collect();
+    let front: Vec<usize> = order.iter().map(|&a| ty.shape[a]).collect();
+    let zeros = v.zeros(&Type::new(ty.dtype, front))?;
+    let attrs = [("reduction", "add".into())];
+    let sums = v.op(Op::ScatterND, &[zeros, column, updates], &attrs)?;
+    let mut inverse = vec![0; rank];
+    for (i, &a) in order.iter().enumerate() {
+        inverse[a] = i;
+    }
+    let cotangent = v.transpose(sums, &inverse)?;
+    v.give(0, cotangent)
+}
+
+/// Updates take the cotangents of the places they went to; data keeps those that were not replaced.
+fn scatter(v: &mut Vjp<'_, '_, '_>) -> Result {
+    let (indices, d) = (v.x(1)?, v.delta()?);
+    let (node, attrs) = (v.node(), v.copied(&["axis"]));
+    let added = match node.str("reduction") {
+        None | Some("none") => false,
+        Some("add") => true,
+        Some(other) => return Err(LowerError(format!("no derivative with reduction `{other}`"))),
+    };
+    if v.wants(2) {
+        let pick = if node.op == Op::ScatterND { Op::GatherND } else { Op::GatherElements };
+        let cotangent = v.op(pick, &[d, indices], &attrs)?;
+        v.give(2, cotangent)?;
+    }
+    if v.wants(0) {
+        let mut cotangent = d;
+        if !added {
+            let ty = v.type_of(2)?;
+            let zeros = v.zeros(&ty)?;
+            cotangent = v.op(node.op, &[d, indices, zeros], &attrs)?;
+        }
+        v.give(0, cotangent)?;
+    }
+    Ok(())
+}
+
+fn depth_to_space(v: &mut Vjp<'_, '_, '_>) -> Result {
+    let (d, ty) = (v.delta()?, v.type_of(0)?);
+    if v.node().str("mode") != Some("CRD") {
+        let attrs = v.copied(&["blocksize"]);
+        let cotangent = v.op(Op::SpaceToDepth, &[d], &attrs)?;
+        return v.give(0, cotangent);
+    }
+    let b = v.node().int("blocksize").unwrap_or(1) as usize;
+    let [n, c, h, w] = ty.shape[..] else {
+        return Err(LowerError(format!("takes images, not {ty}")));
+    };
+    let split = v.reshape(d, &[n, c / (b * b), h, b, w, b])?;
+    let turned = v.transpose(split, &[0, 1, 3, 5, 2, 4])?;
+    let cotangent = v.reshape(turned, &ty.shape)?;
+    v.give(0, cotangent)
+}

@@ -1,0 +1,174 @@
+//! A new backward pass in the place of the imported one.
+
+use super::{DifferentiateError, Gradients, gradients};
+use crate::lower::Arithmetic;
+use crate::{CompileError, Rewrite, lower_node};
+use pam_ir::build::Rebuild;
+use pam_ir::graph::{Graph, Node, NodeId, Output, ValueId};
+use pam_ir::op::Level;
+use pam_ir::role::{Mode, Role};
+use std::collections::HashMap;
+
+/// Lowers a labelled training step with a backward pass of its own: the forward pass is lowered and
+/// differentiated, and the optimizer takes the new gradients in the place of the imported ones, of
+/// which nothing is left.
+pub(crate) fn regenerate(
+    graph: &Graph,
+    found: &Gradients,
+    arithmetic: Arithmetic,
+) -> Result<(Graph, Vec<Rewrite>), CompileError> {
+    let values = by_name(graph);
+    let cut: Vec<ValueId> = found.pairs.iter().map(|(_, g)| values[g.as_str()]).collect();
+    let wanted: Vec<ValueId> = found.pairs.iter().map(|(p, _)| values[p.as_str()]).collect();
+    let loss = loss(graph, found);
+    let (before, after) = parts(graph, &cut);
+    let on_path = graph.ancestors([loss]);
+    let on_path: Vec<bool> = before.iter().chain(&after).map(|n| on_path[n.index()]).collect();
+    let ordered = graph.with_nodes(&[&before[..], &after[..]].concat());
+    let mut rewrites = Vec::new();
+    let rebuilt = ordered.rebuild(|r, id, node| {
+        if id.index() == before.len() {
+            let new = differentiate(r, arithmetic, loss, &wanted, found)?;
+            for (&old, new) in cut.iter().zip(new) {
+                r.set(old, new);
+            }
+        }
+        let decomposed = on_path[id.index()] && node.mode == Mode::Native;
+        forward(r, node, decomposed, arithmetic, &mut rewrites)
+    })?;
+    Ok((rebuilt, rewrites))
+}
+
+/// A graph in native arithmetic that computes the gradient of each parameter twice: `imported.<p>` as
+/// the file has it, and `regenerated.<p>` by differentiating the forward pass.
+pub(crate) fn check_graph(graph: &Graph, found: &Gradients) -> Result<Graph, CompileError> {
+    let values = by_name(graph);
+    let loss = loss(graph, found);
+    let mut native = graph.clone();
+    native.bindings.clear();
+    native.outputs = found
+        .pairs
+        .iter()
+        .map(|(p, g)| Output { name: format!("imported.{p}"), value: values[g.as_str()] })
+        .collect();
+    native.outputs.push(Output { name: "loss".to_owned(), value: loss });
+    for node in &mut native.nodes {
+        node.mode = Mode::Native;
+    }
+    let needed = native.ancestors(native.outputs.iter().map(|o| o.value));
+    let nodes: Vec<NodeId> = ids(&native).filter(|n| needed[n.index()]).collect();
+    let native = native.with_nodes(&nodes);
+    let on_path = native.ancestors([loss]);
+    let wanted: Vec<ValueId> = found.pairs.iter().map(|(p, _)| values[p.as_str()]).collect();
+    let arithmetic = Arithmetic::Portable;
+    native.rebuild(|r, id, node| {
+        forward(r, node, on_path[id.index()], arithmetic, &mut Vec::new())?;
+        if id.index() + 1 == nodes.len() {
+            let new = differentiate(r, arithmetic, loss, &wanted, found)?;
+            for ((p, _), v) in found.pairs.iter().zip(new) {
+                r.to.output(&format!("regenerated.{p}"), v);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Lowers a node as its mode asks; one that stays native and is to be differentiated is decomposed.
+fn forward(
+    r: &mut Rebuild<'_>,
+    node: &Node,
+    decomposed: bool,
+    arithmetic: Arithmetic,
+    rewrites: &mut Vec<Rewrite>,
+) -> Result<(), CompileError> {
+    if decomposed && node.op.level() == Level::Composite {
+        return lower_node(r, node, Arithmetic::Portable, true, rewrites);
+    }
+    lower_node(r, node, arithmetic, false, rewrites)
+}
+
+fn differentiate(
+    r: &mut Rebuild<'_>,
+    arithmetic: Arithmetic,
+    loss: ValueId,
+    wanted: &[ValueId],
+    found: &Gradients,
+) -> Result<Vec<ValueId>, CompileError> {
+    let inputs: Vec<ValueId> = wanted.iter().map(|&v| r.get(v)).collect();
+    let loss = r.get(loss);
+    let new = gradients(r, arithmetic, loss, &inputs).map_err(|e| error(found, e))?;
+    let each = new.into_iter().zip(&found.pairs);
+    each.map(|(v, (parameter, _))| {
+        v.ok_or_else(|| {
+            let reason = format!("no path leads from the parameter `{parameter}` to the loss");
+            CompileError::general(reason, "leave it out of the bindings, or keep the backward pass")
+        })
+    })
+    .collect()
+}
+
+fn error(found: &Gradients, e: DifferentiateError) -> CompileError {
+    let remedy =
+        "use the modes approx and native in the forward pass, which keep the imported backward";
+    match e.node {
+        Some(node) => {
+            let source = node.origin.as_ref();
+            let name = source.map_or(node.name.clone(), |o| o.node.to_string());
+            let op = source.map_or(node.op.onnx_name().to_owned(), |o| o.op.to_string());
+            let made = if op == node.op.onnx_name() {
+                String::new()
+            } else {
+                format!(" (in its {})", node.op.onnx_name())
+            };
+            let reason = format!("{}{made}", e.reason);
+            CompileError { node: Some(name), op, reason, remedy: remedy.to_owned() }
+        }
+        None => CompileError::general(format!("output `{}`: {}", found.loss, e.reason), remedy),
+    }
+}
+
+fn by_name(graph: &Graph) -> HashMap<&str, ValueId> {
+    let values = graph.values.iter().enumerate();
+    values.map(|(i, v)| (v.name.as_str(), ValueId(i as u32))).collect()
+}
+
+fn loss(graph: &Graph, found: &Gradients) -> ValueId {
+    let output = graph.outputs.iter().find(|o| o.name == found.loss);
+    output.expect("the loss is an output").value
+}
+
+fn ids(graph: &Graph) -> impl Iterator<Item = NodeId> {
+    (0..graph.nodes.len() as u32).map(NodeId)
+}
+
+/// The nodes that the outputs need if the values `cut` are given: those that do not depend on one of
+/// them, then those that do, each in order.
+fn parts(graph: &Graph, cut: &[ValueId]) -> (Vec<NodeId>, Vec<NodeId>) {
+    let mut given = vec![false; graph.values.len()];
+    cut.iter().for_each(|v| given[v.index()] = true);
+    let mut needed = vec![false; graph.nodes.len()];
+    let outputs = graph.outputs.iter().map(|o| o.value).filter(|v| !given[v.index()]);
+    let mut stack: Vec<NodeId> = outputs.filter_map(|v| graph.producer(v)).collect();
+    while let Some(id) = stack.pop() {
+        if !std::mem::replace(&mut needed[id.index()], true) {
+            let inputs = graph.node(id).inputs.iter().flatten();
+            let open = inputs.filter(|v| !given[v.index()]);
+            stack.extend(open.filter_map(|&v| graph.producer(v)));
+        }
+    }
+    let mut depends = given;
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for id in ids(graph).filter(|n| needed[n.index()]) {
+        let node = graph.node(id);
+        if node.inputs.iter().flatten().any(|v| depends[v.index()]) {
+            node.outputs.iter().flatten().for_each(|v| depends[v.index()] = true);
+            after.push(id);
+        } else {
+            before.push(id);
+        }
+    }
+    debug_assert!(
+        before.iter().all(|&n| graph.node(n).role != Role::Optimizer) || !after.is_empty()
+    );
+    (before, after)
+}

@@ -1,0 +1,127 @@
+//! Backward passes that the compiler makes.
+
+mod common;
+
+use common::{STEPS, arrays, difference, fixture, model, named};
+use pam_ir::certify::{Certified, Target, certify};
+use pam_ir::graph::Graph;
+use pam_ir::onnx::import::{ImportOptions, ModelFile, import};
+use pam_ir::onnx::load::load;
+use pam_ir::tensor::Tensor;
+use pam_passes::{Backward, Policy, compile, differentiate, expand, gradient_check};
+use pam_runtime::{Executor, PlanOptions, plan};
+
+fn read(name: &str) -> Graph {
+    let path = model(name);
+    let file = ModelFile { model: load(&path).unwrap(), path };
+    import(&[file], &ImportOptions::default()).unwrap().graph
+}
+
+/// The outputs of a graph that is legal for a mixed target.
+fn run(graph: &Graph, inputs: &[(String, Tensor)]) -> Vec<(String, Tensor)> {
+    let certified = certify(expand(graph).unwrap(), Target::Mixed).unwrap();
+    let mut executor = Executor::new(plan(&certified, PlanOptions::default()).unwrap(), 0).unwrap();
+    let known: Vec<String> = executor.plan().inputs.iter().map(|i| i.name.clone()).collect();
+    let fed: Vec<(String, Tensor)> =
+        inputs.iter().filter(|(n, _)| known.contains(n)).cloned().collect();
+    executor.run(&fed).unwrap()
+}
+
+fn certified(graph: &Graph, policy: &Policy) -> Certified {
+    let compiled = compile(graph, policy).unwrap_or_else(|e| panic!("{e}"));
+    let target = if policy.keeps_native() { Target::Mixed } else { Target::MultiplicationFree };
+    certify(compiled.graph, target).unwrap_or_else(|v| panic!("{}\n{}", v[0], v[0].line))
+}
+
+/// Biases of vgg in front of a BatchNorm.
+const NOISE: [&str; 5] = [
+    "features.0.bias",
+    "features.4.bias",
+    "features.7.bias",
+    "features.11.bias",
+    "features.14.bias",
+];
+
+#[test]
+fn a_native_backward_is_the_imported_one() {
+    for name in STEPS {
+        let graph = read(name);
+        let mut policy = Policy::preset("native").unwrap();
+        policy.backward = Backward::Regenerate;
+        let compiled = compile(&graph, &policy).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let gradients = compiled.gradients.unwrap();
+        let check = gradient_check(&compiled.source, &gradients).unwrap();
+        let outputs = run(&check, &arrays(&fixture(&format!("{name}/inputs.npz"))));
+        let mut worst = (0f64, "");
+        for (parameter, _) in &gradients.pairs {
+            // The gradient of a bias in front of a BatchNorm is rounding noise around zero.
+            if name == "vgg" && NOISE.contains(&parameter.as_str()) {
+                continue;
+            }
+            let imported = named(&outputs, &format!("imported.{parameter}"));
+            let own = named(&outputs, &format!("regenerated.{parameter}"));
+            let error = difference(own, imported);
+            if error > worst.0 {
+                worst = (error, parameter);
+            }
+        }
+        println!("{name}: {} gradients, worst {:.1e} {}", gradients.pairs.len(), worst.0, worst.1);
+        assert!(worst.0 < 1e-4, "{name}: the gradient of {} is off by {:e}", worst.1, worst.0);
+    }
+}
+
+#[test]
+fn gradients_are_found_without_metadata() {
+    for name in STEPS {
+        let mut graph = read(name);
+        let mut policy = Policy::preset("native").unwrap();
+        policy.backward = Backward::Regenerate;
+        let stated = compile(&graph, &policy).unwrap().gradients.unwrap();
+        graph.meta.properties.remove("pam.gradients");
+        let labelled = compile(&graph, &Policy::preset("native").unwrap()).unwrap().source;
+        let found = differentiate::find(&labelled).unwrap().unwrap();
+        assert_eq!(found.pairs.len(), stated.pairs.len(), "{name}");
+    }
+}
+
+#[test]
+fn every_policy_compiles_the_encoder_decoder() {
+    let graph = read("encdec");
+    let inputs = arrays(&fixture("encdec/inputs.npz"));
+    let components = ["matmul", "softmax", "norm", "loss", "optimizer"];
+    for mode in ["exact", "approx"] {
+        // One component at a time among native ones, then cumulatively.
+        let mut together = Policy::preset("native").unwrap();
+        for component in components {
+            let mut alone = Policy::preset("native").unwrap();
+            alone.set(&format!("{component}={mode}")).unwrap();
+            together.set(&format!("{component}={mode}")).unwrap();
+            for policy in [&alone, &together] {
+                let certified = certified(&graph, policy);
+                assert!(!certified.native().is_empty());
+                let outputs = run(certified.graph(), &inputs);
+                let loss = named(&outputs, "loss").as_scalar_f64().unwrap();
+                assert!(loss.is_finite() && loss > 0.0 && loss < 20.0, "{component} {mode} {loss}");
+            }
+        }
+    }
+    for preset in ["paper", "exact"] {
+        let certified = certified(&graph, &Policy::preset(preset).unwrap());
+        assert!(certified.native().is_empty());
+        let outputs = run(certified.graph(), &inputs);
+        let loss = named(&outputs, "loss").as_scalar_f64().unwrap();
+        assert!(loss.is_finite() && loss > 0.0 && loss < 20.0, "{preset} {loss}");
+    }
+}
+
+#[test]
+fn every_fixture_runs_with_exact_derivatives() {
+    for name in STEPS {
+        let certified = certified(&read(name), &Policy::preset("exact").unwrap());
+        let outputs = run(certified.graph(), &arrays(&fixture(&format!("{name}/inputs.npz"))));
+        for (output, value) in outputs.iter().filter(|(_, t)| t.dtype().is_float()) {
+            let finite = value.to_f64().unwrap().iter().all(|x| x.is_finite());
+            assert!(finite, "{name}: {output}");
+        }
+    }
+}
