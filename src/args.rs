@@ -52,6 +52,32 @@ pub struct Input {
     /// Values for inputs (.onnx initializers, .npz or .safetensors); repeatable
     #[arg(long = "init", value_name = "FILE")]
     pub inits: Vec<PathBuf>,
+    /// Make a training step of a forward model: cross-entropy[:label_smoothing=…], mse, or the output
+    /// that is the loss
+    #[arg(long, value_name = "LOSS", requires = "optimizer")]
+    pub loss: Option<String>,
+    /// With --loss: sgd[:lr=…,momentum=…,weight_decay=…,nesterov=1] or
+    /// adamw[:lr=…,beta1=…,beta2=…,eps=…,weight_decay=…]
+    #[arg(long, value_name = "OPTIMIZER", requires = "loss")]
+    pub optimizer: Option<String>,
+    /// With --loss: weights whose name matches /regex/ are not trained; repeatable
+    #[arg(long = "freeze", value_name = "/REGEX/", requires = "loss")]
+    pub freeze: Vec<String>,
+}
+
+impl Input {
+    /// Models as they stand.
+    pub fn plain(models: Vec<PathBuf>, dims: Vec<String>) -> Input {
+        Input {
+            models,
+            dims,
+            binds: Vec::new(),
+            inits: Vec::new(),
+            loss: None,
+            optimizer: None,
+            freeze: Vec::new(),
+        }
+    }
 }
 
 /// How products are rewritten.
@@ -265,11 +291,11 @@ pub struct Train {
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// The output that is the loss
-    #[arg(long = "loss-output", value_name = "OUTPUT")]
-    pub loss: Option<String>,
+    #[arg(long, value_name = "OUTPUT")]
+    pub loss_output: Option<String>,
     /// The output whose largest element is the prediction
-    #[arg(long = "logits-output", value_name = "OUTPUT")]
-    pub logits: Option<String>,
+    #[arg(long, value_name = "OUTPUT")]
+    pub logits_output: Option<String>,
     /// Write metrics, one JSON object a line
     #[arg(long, value_name = "FILE.jsonl")]
     pub metrics: Option<PathBuf>,
@@ -318,4 +344,15 @@ pub enum TableForm {
     Json,
     /// The page docs/ops.md
     Markdown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Arguments;
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
+    }
 }

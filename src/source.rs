@@ -8,6 +8,8 @@ use pam_ir::onnx::functions::check_functions;
 use pam_ir::onnx::import::{ImportOptions, ModelFile, import};
 use pam_ir::onnx::{load, tensor};
 use pam_ir::tensor::Tensor;
+use pam_passes::policy::Selector;
+use pam_passes::step::{LossSpec, OptimizerSpec, StepOptions, build};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -75,6 +77,9 @@ impl Source {
         for path in &input.inits {
             initialize(&mut graph, path)?;
         }
+        if let (Some(loss), Some(optimizer)) = (&input.loss, &input.optimizer) {
+            graph = training_step(&files[0].path, &graph, loss, optimizer, &input.freeze)?;
+        }
         Ok(Source { files, sha256, external, graph, defaulted_dims: imported.defaulted_dims })
     }
 
@@ -107,6 +112,28 @@ impl Source {
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path)
         .map_err(|e| Failure::file(path, format!("cannot be read: {e}; check the path")))
+}
+
+/// The training step of a forward graph.
+fn training_step(
+    path: &Path,
+    graph: &Graph,
+    loss: &str,
+    optimizer: &str,
+    freeze: &[String],
+) -> Result<Graph, Failure> {
+    let fail = |option: &str, e: String| Failure::new(format!("{option}: {e}"));
+    let freeze = freeze.iter().map(|text| match Selector::parse(text) {
+        Ok(Selector::Name(regex)) => Ok(regex),
+        Ok(Selector::Component(_)) => Err(fail("--freeze", format!("`{text}` is no /regex/"))),
+        Err(e) => Err(fail("--freeze", e)),
+    });
+    let options = StepOptions {
+        loss: LossSpec::parse(loss).map_err(|e| fail("--loss", e))?,
+        optimizer: OptimizerSpec::parse(optimizer).map_err(|e| fail("--optimizer", e))?,
+        freeze: freeze.collect::<Result<_, _>>()?,
+    };
+    build(graph, &options).map_err(|e| Failure::compile(path, graph, &e))
 }
 
 /// Gives inputs the values of a file; names that are no inputs are left aside.

@@ -11,6 +11,8 @@
 //!    [`differentiate`] makes a new one from the lowered forward pass.
 //! 6. `simplify`: equal nodes are joined, identities dropped.
 //!
+//! [`step`] makes a training step of a forward graph before all this.
+//!
 //! The result carries no promise: whether it is legal for a target is decided by
 //! `pam_ir::certify`, which knows nothing of what stands here. [`expand`] is the lowering under
 //! native arithmetic, for executing what stays native.
@@ -22,6 +24,7 @@ pub mod lower;
 pub mod policy;
 mod roles;
 mod simplify;
+pub mod step;
 
 pub use differentiate::{GradientEvidence, Gradients};
 pub use fold::Folded;
@@ -141,6 +144,10 @@ pub fn compile(graph: &Graph, policy: &Policy) -> Result<Compiled, CompileError>
 fn gradients(graph: &Graph, policy: &Policy) -> Result<Option<Gradients>, CompileError> {
     let forward = |n: &&Node| matches!(n.role, Role::Forward | Role::Loss);
     let exact = graph.nodes.iter().filter(forward).find(|n| n.mode == Mode::Exact && multiplies(n));
+    if graph.nodes.iter().any(|n| n.op == Op::Gradient) {
+        let remedy = "ask for the gradients of one loss";
+        return differentiate::find(graph).map_err(|e| CompileError::general(e, remedy));
+    }
     match (policy.backward, exact) {
         (Backward::Keep, Some(node)) => {
             let reason = "its derivative is to be exact, but the backward pass is kept";

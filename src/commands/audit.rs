@@ -20,12 +20,7 @@ pub fn audit(args: &Audit) -> Result<ExitCode, Failure> {
     if args.kernels {
         return kernels(args);
     }
-    let input = Input {
-        models: args.models.clone(),
-        dims: args.dims.clone(),
-        binds: Vec::new(),
-        inits: Vec::new(),
-    };
+    let input = Input::plain(args.models.clone(), args.dims.clone());
     let inputs: Vec<&Path> = args.models.iter().map(PathBuf::as_path).collect();
     check_paths(&inputs, &args.report.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
     let source = Source::read(&input, Tolerance { default_dim: Some(1), unknown_ops: true })?;

@@ -13,12 +13,7 @@ use std::process::ExitCode;
 /// Compares two models by node name.
 pub fn diff(args: &Diff) -> Result<ExitCode, Failure> {
     let read = |path: &Path| {
-        let input = Input {
-            models: vec![path.to_owned()],
-            dims: args.dims.clone(),
-            binds: Vec::new(),
-            inits: Vec::new(),
-        };
+        let input = Input::plain(vec![path.to_owned()], args.dims.clone());
         Source::read(&input, Tolerance { default_dim: Some(1), unknown_ops: true })
     };
     let (before, after) = (read(&args.before)?, read(&args.after)?);

@@ -47,12 +47,7 @@ pub fn verify(args: &Verify) -> Result<ExitCode, Failure> {
     if let Err(e) = check_data(&args.model, &decoded) {
         faults.push(e);
     }
-    let input = Input {
-        models: vec![args.model.clone()],
-        dims: Vec::new(),
-        binds: Vec::new(),
-        inits: Vec::new(),
-    };
+    let input = Input::plain(vec![args.model.clone()], Vec::new());
     let source = Source::read(&input, Tolerance { default_dim: None, unknown_ops: true })?;
     if let Err(differences) = source.check_functions() {
         faults.extend(differences);

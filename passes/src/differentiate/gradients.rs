@@ -2,12 +2,15 @@
 
 use crate::roles::loss_output;
 use pam_ir::graph::{Binding, Graph, NodeId, Source, ValueId};
+use pam_ir::op::Op;
 use pam_ir::role::Role;
 use std::collections::{BTreeMap, HashMap};
 
 /// How gradients were found, the most trusted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GradientEvidence {
+    /// The graph asks for them by the op `Gradient`.
+    Op,
     /// The file's metadata `pam.gradients` names them.
     Metadata,
     /// They bear the names that onnxruntime gives, `<parameter>_grad`.
@@ -20,6 +23,7 @@ impl GradientEvidence {
     /// The word in reports.
     pub const fn name(self) -> &'static str {
         match self {
+            GradientEvidence::Op => "the op Gradient",
             GradientEvidence::Metadata => "metadata",
             GradientEvidence::Names => "names",
             GradientEvidence::Shape => "graph shape",
@@ -30,9 +34,9 @@ impl GradientEvidence {
 /// The loss of a training step and the gradients of its trained parameters, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gradients {
-    /// The output that is the loss.
+    /// The value that is the loss.
     pub loss: String,
-    /// Parameters, which are inputs, and the values that hold their gradients.
+    /// Parameters, or other values, and the values that hold their gradients.
     pub pairs: Vec<(String, String)>,
     /// The weakest evidence that was needed.
     pub evidence: GradientEvidence,
@@ -43,6 +47,9 @@ pub struct Gradients {
 /// # Errors
 /// Names the parameter whose gradient is not found.
 pub fn find(graph: &Graph) -> Result<Option<Gradients>, String> {
+    if let Some(asked) = asked(graph)? {
+        return Ok(Some(asked));
+    }
     let Some(loss) = loss_output(graph) else { return Ok(None) };
     let forward = depends_on(graph, loss.value);
     let inputs: HashMap<&str, ValueId> =
@@ -62,7 +69,7 @@ pub fn find(graph: &Graph) -> Result<Option<Gradients>, String> {
     let outputs: HashMap<&str, ValueId> =
         graph.outputs.iter().map(|o| (o.name.as_str(), o.value)).collect();
     let mut found = Gradients {
-        loss: loss.name.clone(),
+        loss: graph.value(loss.value).name.clone(),
         pairs: Vec::new(),
         evidence: GradientEvidence::Metadata,
     };
@@ -92,6 +99,27 @@ pub fn find(graph: &Graph) -> Result<Option<Gradients>, String> {
         found.pairs.push((old.clone(), graph.value(gradient).name.clone()));
     }
     Ok((!found.pairs.is_empty()).then_some(found))
+}
+
+/// What the ops `Gradient` of a graph ask for.
+fn asked(graph: &Graph) -> Result<Option<Gradients>, String> {
+    let mut found: Option<Gradients> = None;
+    let name = |v: ValueId| graph.value(v).name.clone();
+    for node in graph.nodes.iter().filter(|n| n.op == Op::Gradient) {
+        let Some(loss) = node.input(0).map(name) else { continue };
+        let pairs = node.inputs[1..].iter().zip(&node.outputs);
+        let pairs = pairs.filter_map(|(x, d)| Some((name((*x)?), name((*d)?))));
+        let all = found.get_or_insert_with(|| Gradients {
+            loss: loss.clone(),
+            pairs: Vec::new(),
+            evidence: GradientEvidence::Op,
+        });
+        if all.loss != loss {
+            return Err(format!("gradients of both `{}` and `{loss}` are asked for", all.loss));
+        }
+        all.pairs.extend(pairs);
+    }
+    Ok(found)
 }
 
 /// Marks the values that a value depends on.

@@ -20,7 +20,7 @@ pub(crate) fn regenerate(
     let values = by_name(graph);
     let cut: Vec<ValueId> = found.pairs.iter().map(|(_, g)| values[g.as_str()]).collect();
     let wanted: Vec<ValueId> = found.pairs.iter().map(|(p, _)| values[p.as_str()]).collect();
-    let loss = loss(graph, found);
+    let loss = values[found.loss.as_str()];
     let (before, after) = parts(graph, &cut);
     let on_path = graph.ancestors([loss]);
     let on_path: Vec<bool> = before.iter().chain(&after).map(|n| on_path[n.index()]).collect();
@@ -43,7 +43,7 @@ pub(crate) fn regenerate(
 /// the file has it, and `regenerated.<p>` by differentiating the forward pass.
 pub(crate) fn check_graph(graph: &Graph, found: &Gradients) -> Result<Graph, CompileError> {
     let values = by_name(graph);
-    let loss = loss(graph, found);
+    let loss = values[found.loss.as_str()];
     let mut native = graph.clone();
     native.bindings.clear();
     native.outputs = found
@@ -123,18 +123,13 @@ fn error(found: &Gradients, e: DifferentiateError) -> CompileError {
             let reason = format!("{}{made}", e.reason);
             CompileError { node: Some(name), op, reason, remedy: remedy.to_owned() }
         }
-        None => CompileError::general(format!("output `{}`: {}", found.loss, e.reason), remedy),
+        None => CompileError::general(format!("`{}`: {}", found.loss, e.reason), remedy),
     }
 }
 
 fn by_name(graph: &Graph) -> HashMap<&str, ValueId> {
     let values = graph.values.iter().enumerate();
     values.map(|(i, v)| (v.name.as_str(), ValueId(i as u32))).collect()
-}
-
-fn loss(graph: &Graph, found: &Gradients) -> ValueId {
-    let output = graph.outputs.iter().find(|o| o.name == found.loss);
-    output.expect("the loss is an output").value
 }
 
 fn ids(graph: &Graph) -> impl Iterator<Item = NodeId> {

@@ -19,6 +19,7 @@ mod einsum;
 mod elementary;
 mod erf;
 mod gelu;
+mod gradient;
 mod integer;
 mod layer_norm;
 mod loss;
@@ -72,6 +73,7 @@ pub fn rule(op: Op) -> Option<(&'static str, Rule)> {
         Op::Conv => ("conv", conv::conv),
         Op::ConvTranspose => ("conv_transpose", conv::conv_transpose),
         Op::Einsum => ("einsum", einsum::einsum),
+        Op::Gradient => ("gradient", gradient::gradient),
         Op::Softmax => ("softmax", softmax::softmax),
         Op::LogSoftmax => ("log_softmax", softmax::log_softmax),
         Op::Softplus => ("softplus", activation::softplus),

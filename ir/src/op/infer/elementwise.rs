@@ -71,6 +71,15 @@ pub(in crate::op) fn cast_like(call: &Call<'_>) -> Types {
     one(call.input(1)?.dtype, call.input(0)?.shape.clone())
 }
 
+/// The types of what is differentiated by.
+pub(in crate::op) fn gradient(call: &Call<'_>) -> Types {
+    let y = call.input(0)?;
+    if !y.dtype.is_float() || y.elements() != 1 {
+        return Err(format!("{y} is differentiated, but it must be one float"));
+    }
+    (1..call.inputs.len()).map(|i| call.input(i).cloned()).collect()
+}
+
 /// Opaque ops have the types that the file states.
 pub(in crate::op) fn opaque(_: &Call<'_>) -> Types {
     Err("the op is not known".to_owned())
