@@ -125,3 +125,51 @@ fn every_fixture_runs_with_exact_derivatives() {
         }
     }
 }
+
+/// Losses of twenty steps on the digits.
+fn curve(graph: &Graph, lr: f32) -> Vec<f64> {
+    let policy = Policy::preset("native").unwrap();
+    let compiled = compile(graph, &policy).unwrap_or_else(|e| panic!("{e}"));
+    let certified = certify(expand(&compiled.graph).unwrap(), Target::Mixed).unwrap();
+    let mut executor = Executor::new(plan(&certified, PlanOptions::default()).unwrap(), 0).unwrap();
+    let data = arrays(&fixture("digits/digits.npz"));
+    let (x, y) = (named(&data, "x_train"), named(&data, "y_train"));
+    let (x, y) = (x.slice::<f32>().unwrap(), y.slice::<i64>().unwrap());
+    let inputs: Vec<String> = executor.plan().inputs.iter().map(|i| i.name.clone()).collect();
+    let labels = if inputs.iter().any(|i| i == "labels") { "labels" } else { "y" };
+    let shape = executor.plan().inputs.iter().find(|i| i.name == "x").unwrap().ty.shape.clone();
+    executor.set("lr", &Tensor::scalar(lr)).unwrap();
+    (0..20)
+        .map(|i| {
+            let images = x[i * 32 * 64..][..32 * 64].to_vec();
+            executor.set("x", &Tensor::new(shape.clone(), images)).unwrap();
+            executor.set(labels, &Tensor::vector(y[i * 32..][..32].to_vec())).unwrap();
+            executor.step().unwrap();
+            executor.output("loss").unwrap().as_scalar_f64().unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn built_steps_follow_exported_ones() {
+    use pam_passes::step::{LossSpec, OptimizerSpec, StepOptions, build};
+    for (name, optimizer, lr) in [
+        ("mlp", "sgd:momentum=0.9", 0.1),
+        ("encoder", "adamw:eps=1e-4,weight_decay=0.01", 0.003),
+    ] {
+        let path = fixture(&format!("{name}/{name}_forward.onnx"));
+        let file = ModelFile { model: load(&path).unwrap(), path };
+        let forward = import(&[file], &ImportOptions::default()).unwrap().graph;
+        let options = StepOptions {
+            loss: LossSpec::parse("cross-entropy").unwrap(),
+            optimizer: OptimizerSpec::parse(optimizer).unwrap(),
+            freeze: Vec::new(),
+        };
+        let built = curve(&build(&forward, &options).unwrap(), lr);
+        let exported = curve(&read(name), lr);
+        let worst = built.iter().zip(&exported).map(|(a, b)| (a - b).abs() / b).fold(0.0, f64::max);
+        println!("{name}: from {:.4} to {:.4}, worst {worst:.1e}", exported[0], exported[19]);
+        assert!(exported[19] < exported[0], "{name} does not learn");
+        assert!(worst < 1e-4, "{name}: {built:?} is not {exported:?}");
+    }
+}

@@ -17,12 +17,13 @@ pub use optimizer::OptimizerSpec;
 use crate::CompileError;
 use pam_ir::attr::Attr;
 use pam_ir::build::{BuildError, Builder, Rebuild, Scope};
-use pam_ir::graph::{Binding, Graph, Node, Source, ValueId};
+use pam_ir::graph::{Binding, Graph, Node, Source, Value, ValueId};
 use pam_ir::op::Op;
 use pam_ir::role::{Component, Mode, Role};
 use pam_ir::tensor::Tensor;
 use pam_ir::types::{DType, Type};
 use regex::Regex;
+use std::collections::HashSet;
 
 /// How to build a training step.
 #[derive(Clone, Debug)]
@@ -47,12 +48,13 @@ pub fn build(graph: &Graph, options: &StepOptions) -> Result<Graph, CompileError
         let reason = format!("the model is a training step already: it carries `{}`", b.old);
         return Err(CompileError::general(reason, "leave --loss and --optimizer out"));
     }
-    let trained = trained(graph, options);
+    let mut source = graph.clone();
+    untie(&mut source);
+    let trained = trained(&source, options);
     if trained.is_empty() {
         let reason = "the model holds no weights to train".to_owned();
         return Err(CompileError::general(reason, "give values to its inputs with --init"));
     }
-    let mut source = graph.clone();
     promote(&mut source, &trained);
     let mut made = None;
     let last = source.nodes.len().checked_sub(1);
@@ -143,6 +145,38 @@ fn trained(graph: &Graph, options: &StepOptions) -> Vec<ValueId> {
             && finite()
     });
     trained.map(|(i, _)| ValueId(i as u32)).collect()
+}
+
+/// Exporters merge weights that begin equal, such as the zeros of biases: a constant whose elements are
+/// all equal becomes one for each node that reads it. Weights that differ in their elements are tied
+/// on purpose.
+fn untie(graph: &mut Graph) {
+    let uniform = |v: &Value| {
+        v.source == Source::Constant
+            && v.ty.dtype.is_float()
+            && v.ty.elements() > 1
+            && v.data.as_ref().and_then(Tensor::to_f64).is_some_and(|d| d.iter().all(|x| *x == d[0]))
+    };
+    let mut readers = vec![0usize; graph.values.len()];
+    let mut taken: HashSet<String> = graph.values.iter().map(|v| v.name.clone()).collect();
+    for i in 0..graph.nodes.len() {
+        for slot in 0..graph.nodes[i].inputs.len() {
+            let Some(v) = graph.nodes[i].inputs[slot] else { continue };
+            if !uniform(graph.value(v)) {
+                continue;
+            }
+            readers[v.index()] += 1;
+            if readers[v.index()] > 1 {
+                let mut copy = graph.value(v).clone();
+                let mut n = readers[v.index()];
+                while !taken.insert(format!("{}.{n}", copy.name)) {
+                    n += 1;
+                }
+                copy.name = format!("{}.{n}", copy.name);
+                graph.nodes[i].inputs[slot] = Some(graph.add_value(copy));
+            }
+        }
+    }
 }
 
 /// Makes inputs with defaults of constants.
