@@ -153,10 +153,9 @@ fn curve(graph: &Graph, lr: f32) -> Vec<f64> {
 #[test]
 fn built_steps_follow_exported_ones() {
     use pam_passes::step::{LossSpec, OptimizerSpec, StepOptions, build};
-    for (name, optimizer, lr) in [
-        ("mlp", "sgd:momentum=0.9", 0.1),
-        ("encoder", "adamw:eps=1e-4,weight_decay=0.01", 0.003),
-    ] {
+    for (name, optimizer, lr) in
+        [("mlp", "sgd:momentum=0.9", 0.1), ("encoder", "adamw:eps=1e-4,weight_decay=0.01", 0.003)]
+    {
         let path = fixture(&format!("{name}/{name}_forward.onnx"));
         let file = ModelFile { model: load(&path).unwrap(), path };
         let forward = import(&[file], &ImportOptions::default()).unwrap().graph;

@@ -6,7 +6,7 @@ use crate::{CompileError, Rewrite, lower_node};
 use pam_ir::build::Rebuild;
 use pam_ir::graph::{Graph, Node, NodeId, Output, ValueId};
 use pam_ir::op::Level;
-use pam_ir::role::{Mode, Role};
+use pam_ir::role::Mode;
 use std::collections::HashMap;
 
 /// Lowers a labelled training step with a backward pass of its own: the forward pass is lowered and
@@ -21,20 +21,25 @@ pub(crate) fn regenerate(
     let cut: Vec<ValueId> = found.pairs.iter().map(|(_, g)| values[g.as_str()]).collect();
     let wanted: Vec<ValueId> = found.pairs.iter().map(|(p, _)| values[p.as_str()]).collect();
     let loss = values[found.loss.as_str()];
-    let (before, after) = parts(graph, &cut);
+    if graph.producer(loss).is_none() {
+        let reason = format!("the loss `{}` is not computed by the model", found.loss);
+        return Err(CompileError::general(reason, "name another loss"));
+    }
+    let (before, after) = parts(graph, loss, &cut);
     let on_path = graph.ancestors([loss]);
     let on_path: Vec<bool> = before.iter().chain(&after).map(|n| on_path[n.index()]).collect();
     let ordered = graph.with_nodes(&[&before[..], &after[..]].concat());
     let mut rewrites = Vec::new();
     let rebuilt = ordered.rebuild(|r, id, node| {
-        if id.index() == before.len() {
+        let decomposed = on_path[id.index()] && node.mode == Mode::Native;
+        forward(r, node, decomposed, arithmetic, &mut rewrites)?;
+        if id.index() + 1 == before.len() {
             let new = differentiate(r, arithmetic, loss, &wanted, found)?;
             for (&old, new) in cut.iter().zip(new) {
                 r.set(old, new);
             }
         }
-        let decomposed = on_path[id.index()] && node.mode == Mode::Native;
-        forward(r, node, decomposed, arithmetic, &mut rewrites)
+        Ok(())
     })?;
     Ok((rebuilt, rewrites))
 }
@@ -136,14 +141,15 @@ fn ids(graph: &Graph) -> impl Iterator<Item = NodeId> {
     (0..graph.nodes.len() as u32).map(NodeId)
 }
 
-/// The nodes that the outputs need if the values `cut` are given: those that do not depend on one of
+/// The nodes that the loss and the outputs need if the values `cut` are given: those that do not depend on one of
 /// them, then those that do, each in order.
-fn parts(graph: &Graph, cut: &[ValueId]) -> (Vec<NodeId>, Vec<NodeId>) {
+fn parts(graph: &Graph, loss: ValueId, cut: &[ValueId]) -> (Vec<NodeId>, Vec<NodeId>) {
     let mut given = vec![false; graph.values.len()];
     cut.iter().for_each(|v| given[v.index()] = true);
     let mut needed = vec![false; graph.nodes.len()];
-    let outputs = graph.outputs.iter().map(|o| o.value).filter(|v| !given[v.index()]);
-    let mut stack: Vec<NodeId> = outputs.filter_map(|v| graph.producer(v)).collect();
+    let roots = graph.outputs.iter().map(|o| o.value).chain([loss]);
+    let roots = roots.filter(|v| !given[v.index()]);
+    let mut stack: Vec<NodeId> = roots.filter_map(|v| graph.producer(v)).collect();
     while let Some(id) = stack.pop() {
         if !std::mem::replace(&mut needed[id.index()], true) {
             let inputs = graph.node(id).inputs.iter().flatten();
@@ -162,8 +168,5 @@ fn parts(graph: &Graph, cut: &[ValueId]) -> (Vec<NodeId>, Vec<NodeId>) {
             before.push(id);
         }
     }
-    debug_assert!(
-        before.iter().all(|&n| graph.node(n).role != Role::Optimizer) || !after.is_empty()
-    );
     (before, after)
 }

@@ -155,7 +155,10 @@ fn untie(graph: &mut Graph) {
         v.source == Source::Constant
             && v.ty.dtype.is_float()
             && v.ty.elements() > 1
-            && v.data.as_ref().and_then(Tensor::to_f64).is_some_and(|d| d.iter().all(|x| *x == d[0]))
+            && v.data
+                .as_ref()
+                .and_then(Tensor::to_f64)
+                .is_some_and(|d| d.iter().all(|x| *x == d[0]))
     };
     let mut readers = vec![0usize; graph.values.len()];
     let mut taken: HashSet<String> = graph.values.iter().map(|v| v.name.clone()).collect();
