@@ -8,6 +8,7 @@ use pam_ir::graph::Graph;
 use pam_ir::onnx::export::export;
 use pam_ir::onnx::proto::ModelProto;
 use pam_ir::op::Op;
+use pam_ir::role::Mode;
 use pam_ir::types::{DType, Type};
 use prost::Message;
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ type Attrs<'a> = Vec<(&'a str, Attr)>;
 
 fn model(op: Op, shapes: &[&[usize]], attrs: &Attrs<'_>) -> Result<Graph, Box<dyn Error>> {
     let mut b = Builder::new(op.onnx_name());
+    // Native sums are written as the standard op.
+    b.scope.mode = Mode::Approx;
     let dtype = if op == Op::PamUniform { DType::I64 } else { DType::F32 };
     let inputs: Vec<_> = shapes
         .iter()
@@ -69,6 +72,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     contractions(&mut write)?;
     convolutions(&mut write)?;
+    let sums: [(&[usize], &[i64]); 9] = [
+        (&[3, 37], &[1]),
+        (&[40, 5], &[0]),
+        (&[2, 4096], &[1]),
+        (&[2, 4097], &[-1]),
+        (&[9000, 3], &[0]),
+        (&[4, 6, 50], &[1, 2]),
+        (&[4, 6, 50, 2], &[1, 2]),
+        (&[7], &[0]),
+        (&[3, 1, 4], &[1]),
+    ];
+    for (shape, axes) in sums {
+        for keepdims in [0, 1] {
+            let attrs =
+                vec![("axes", Attr::Ints(axes.to_vec())), ("keepdims", Attr::Int(keepdims))];
+            write(Op::ReduceSum, &[shape], attrs)?;
+        }
+    }
     for (key, shape) in
         [([0, 0], vec![7]), ([0xFFFF_FFFF, 3], vec![2, 3, 50]), ([123, 456], vec![])]
     {

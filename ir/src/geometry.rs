@@ -166,6 +166,30 @@ pub fn reduced_axes(call: &Call<'_>, rank: usize) -> Result<Vec<usize>, String> 
     }
 }
 
+/// The passes that reduce some axes of a shape, each the outer, reduced and inner size of what the last
+/// one left. Reduced axes that are neighbours are reduced as one, axes of one element belonging to any;
+/// where kept axes lie between, the innermost are reduced first.
+pub fn reduction_passes(shape: &[usize], axes: &[usize]) -> Vec<[usize; 3]> {
+    let mut runs: Vec<(bool, usize)> = Vec::new();
+    for (d, &n) in shape.iter().enumerate().filter(|(_, n)| **n != 1) {
+        let reduced = axes.contains(&d);
+        match runs.last_mut() {
+            Some((kind, size)) if *kind == reduced => *size *= n,
+            _ => runs.push((reduced, n)),
+        }
+    }
+    let mut passes = Vec::new();
+    while let Some(i) = runs.iter().rposition(|r| r.0) {
+        let product = |runs: &[(bool, usize)]| runs.iter().map(|r| r.1).product::<usize>();
+        passes.push([product(&runs[..i]), runs[i].1, product(&runs[i + 1..])]);
+        runs.remove(i);
+    }
+    if passes.is_empty() {
+        passes.push([shape.iter().product(), 1, 1]);
+    }
+    passes
+}
+
 /// Axes made non-negative and ascending.
 ///
 /// # Errors
@@ -248,4 +272,19 @@ pub fn transposed_windows(
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reduction_passes as passes;
+
+    #[test]
+    fn passes_join_neighbours_and_start_inside() {
+        assert_eq!(passes(&[2, 3, 4, 5], &[2, 3]), [[6, 20, 1]]);
+        assert_eq!(passes(&[2, 3, 4, 5], &[0, 2, 3]), [[6, 20, 1], [1, 2, 3]]);
+        assert_eq!(passes(&[2, 1, 4], &[0, 2]), [[1, 8, 1]]);
+        assert_eq!(passes(&[2, 3], &[]), [[6, 1, 1]]);
+        assert_eq!(passes(&[], &[]), [[1, 1, 1]]);
+        assert_eq!(passes(&[0, 3], &[0]), [[1, 0, 3]]);
+    }
 }

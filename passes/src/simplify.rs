@@ -7,6 +7,7 @@
 //! | transposes | `Transpose(Transpose(x) {p}) {q}` | `Transpose(x) {p[q]}` |
 //! | reshapes | `Reshape(Reshape(x))` | `Reshape(x)` |
 //! | signs | `Add(x, Neg(y))`, `Sub(x, Neg(y))` | `Sub(x, y)`, `Add(x, y)` |
+//! | sums | `ReduceSum(x)` over axes that are not neighbours | a `ReduceSum` for each run of neighbours, the innermost first, as the sum is defined |
 //! | same | `y = f(x) {…}`, `z = f(x) {…}` | y in place of z |
 //! | dead | `y = f(x)`, y unused | nothing |
 //!
@@ -15,8 +16,10 @@
 
 use pam_ir::attr::Attr;
 use pam_ir::build::{Rebuild, Scope};
+use pam_ir::geometry::{reduced_axes, reduction_passes};
 use pam_ir::graph::{Graph, Node, ValueId};
 use pam_ir::op::Op;
+use pam_ir::types::DType;
 use std::collections::HashMap;
 use std::fmt::Write;
 
@@ -103,6 +106,24 @@ fn simpler(r: &mut Rebuild<'_>, node: &Node) -> Option<(ValueId, ValueId)> {
             let shape = ("shape", ty.shape.as_slice().into());
             append(r, Op::Reshape, &[inner], &[shape, ("allowzero", 1i64.into())])
         }
+        Op::ReduceSum if ty.dtype == DType::F32 => {
+            let axes = r.old.with_call(node, |call| reduced_axes(call, r.to.ty(x).rank())).ok()?;
+            let shape = r.to.ty(x).shape.clone();
+            if reduction_passes(&shape, &axes).len() == 1 {
+                return None;
+            }
+            let mut v = x;
+            for run in runs(&shape, &axes) {
+                let attrs = [("axes", run.as_slice().into()), ("keepdims", 1i64.into())];
+                (_, v) = append(r, Op::ReduceSum, &[v], &attrs)?;
+            }
+            let shape = ("shape", ty.shape.as_slice().into());
+            if r.to.ty(v).shape == ty.shape {
+                Some((y, v))
+            } else {
+                append(r, Op::Reshape, &[v], &[shape])
+            }
+        }
         Op::Add | Op::Sub if ty.dtype.is_float() => {
             let inner = made(r, r.get(node.input(1)?), Op::Neg)?.input(0)?;
             let op = if node.op == Op::Add { Op::Sub } else { Op::Add };
@@ -110,6 +131,24 @@ fn simpler(r: &mut Rebuild<'_>, node: &Node) -> Option<(ValueId, ValueId)> {
         }
         _ => None,
     }
+}
+
+/// Reduced axes in runs of neighbours, the innermost run first.
+fn runs(shape: &[usize], axes: &[usize]) -> Vec<Vec<usize>> {
+    let mut runs: Vec<Vec<usize>> = Vec::new();
+    let mut joined = false;
+    for d in (0..shape.len()).rev() {
+        if axes.contains(&d) {
+            match runs.last_mut().filter(|_| joined) {
+                Some(run) => run.insert(0, d),
+                None => runs.push(vec![d]),
+            }
+            joined = true;
+        } else if shape[d] != 1 {
+            joined = false;
+        }
+    }
+    runs
 }
 
 /// The permutation of a transposition.
@@ -170,11 +209,19 @@ mod tests {
                 "a: f32[2,3] = Abs(x)\nb: f32[2,3] = Abs(x)\nc: f32[2,3] = Add(a, b)\nout y = c",
                 "b: f32[2,3] = Abs(x); c: f32[2,3] = Add(b, b); out y = c",
             ),
+            (
+                "v: f32[2,3,4] = Expand(z) {shape=[2, 3, 4]}\n\
+                 a: f32[3] = ReduceSum(v) {axes=[0, 2], keepdims=0}\nout y = a",
+                "v: f32[2,3,4] = Expand(z) {shape=[2, 3, 4]}; \
+                 a.ReduceSum: f32[2,3,1] = ReduceSum(v) {axes=[2], keepdims=1}; \
+                 a.ReduceSum_3: f32[1,3,1] = ReduceSum(a.ReduceSum) {axes=[0], keepdims=1}; \
+                 a: f32[3] = Reshape(a.ReduceSum_3) {shape=[3]}; out y = a",
+            ),
             ("a: f32[2,3] = Abs(x)\nout y = x", "out y = x"),
             ("a: f32[3,2] = Transpose(x)\nout y = a", "a: f32[3,2] = Transpose(x); out y = a"),
         ];
         for (before, after) in cases {
-            let lines = format!("in x: f32[2,3]\nin w: f32[2,3]\n{before}");
+            let lines = format!("in x: f32[2,3]\nin w: f32[2,3]\nin z: f32[]\n{before}");
             assert_eq!(simplified(&lines), after, "{before}");
         }
     }

@@ -29,6 +29,9 @@ pub struct Report {
     pub census: BeforeAfter<Census>,
     pub multiplies: Multiplies,
     pub rewrites: Vec<RewriteReport>,
+    /// The gradients that were computed anew; none if the imported backward pass was kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradients: Option<GradientReport>,
     pub certificate: Certificate,
     pub kernels: Vec<Kernel>,
     pub cost: Cost,
@@ -51,6 +54,20 @@ pub struct Model {
 pub struct FileReport {
     pub path: String,
     pub sha256: String,
+}
+
+/// Gradients computed by differentiating the forward pass.
+#[derive(Serialize)]
+pub struct GradientReport {
+    pub parameters: usize,
+    /// How the imported gradients were found.
+    pub evidence: &'static str,
+    /// The largest difference between the imported gradients and natively regenerated ones on random
+    /// inputs, over the largest magnitude of the gradient (at least a thousandth of that of all); none where nothing was imported, or where it
+    /// could not be executed.
+    pub disagreement: Option<f64>,
+    /// The parameter where it is.
+    pub worst: Option<String>,
 }
 
 /// An override of the policy and how many nodes it decided.
@@ -219,6 +236,7 @@ impl Report {
                     mode: r.mode.name(),
                 })
                 .collect(),
+            gradients: step.gradient_report(),
             certificate: certificate(step, output_sha256),
             kernels: Vec::new(),
             cost: cost(source, after),

@@ -27,6 +27,13 @@ pub fn render(report: &Report, parameters: usize, verbose: bool) -> String {
     let _ = writeln!(out, "\nops        {}", changes(report, verbose));
     let _ = writeln!(out, "roles      {} ({})", roles(report), report.evidence);
     let _ = writeln!(out, "rewritten  {}", rewrites(report, verbose));
+    if let Some(g) = &report.gradients {
+        let _ = write!(out, "gradients  {} computed anew, found by {}", g.parameters, g.evidence);
+        let _ = match (g.disagreement, &g.worst) {
+            (Some(d), Some(p)) => writeln!(out, "; natively within {d:.1e} of the imported ({p})"),
+            _ => writeln!(out),
+        };
+    }
     let _ = writeln!(out, "folded     {}", report.certificate.constant_folded);
     let (before, after) = (&report.cost.before, &report.cost.after);
     let _ = writeln!(

@@ -4,7 +4,7 @@
 //! inputs, and PA primitives as calls of the model-local functions of `functions`, whose bodies are
 //! part of the file.
 
-use super::functions::{functions_for, helper_attributes};
+use super::functions::{SUM, functions_for, helper_attributes, sum_attributes};
 use super::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
     TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
@@ -177,6 +177,19 @@ impl<'g> Writer<'g> {
         let is_static =
             |name: &str| signature.inputs.iter().any(|i| i.name == name && i.constant.is_some());
         let error = |what: &str| format!("node `{}` ({}): {what}", node.name, node.op.onnx_name());
+        if let Some(attributes) = sum_attributes(self.graph, node) {
+            self.primitives.insert(SUM);
+            return Ok(NodeProto {
+                input: vec![self.name(node.input(0))],
+                output: node.outputs.iter().map(|&v| self.name(v)).collect(),
+                name: Some(name),
+                op_type: Some(SUM.to_owned()),
+                domain: Some("pam".to_owned()),
+                attribute: attributes.iter().map(|(k, v)| attr(k, v)).collect(),
+                metadata_props: entries(&metadata(node)),
+                ..NodeProto::default()
+            });
+        }
         if node.op == Op::Opaque {
             return Err(error("an op that the compiler does not know cannot be written"));
         }

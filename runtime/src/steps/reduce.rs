@@ -1,13 +1,13 @@
 //! Reductions by addition and comparison over any axes.
 //!
-//! Reduced axes that are neighbours are reduced as one. Where kept axes lie between reduced ones,
-//! the innermost reduced axes come first, then the next, each a pass over what the last one left.
+//! Reduced axes that are neighbours are reduced as one; where kept axes lie between, there are several
+//! passes, see [`reduction_passes`].
 
 use super::pool::rows;
 use super::{Io, Site, Step};
 use crate::host::number::{Number, of, of_mut, with_type};
 use bytemuck::Pod;
-use pam_ir::geometry::reduced_axes;
+use pam_ir::geometry::{reduced_axes, reduction_passes};
 use pam_ir::op::Op;
 use pam_ir::types::DType;
 use pam_kernels::reduce::{Reduction, reduce};
@@ -34,7 +34,7 @@ impl Reduce {
             Op::ReduceMin => Reduction::Min,
             _ => Reduction::Max,
         };
-        Ok(Reduce { reduction, dtype: from.dtype, passes: passes(&from.shape, &axes) })
+        Ok(Reduce { reduction, dtype: from.dtype, passes: reduction_passes(&from.shape, &axes) })
     }
 
     /// Elements that pass `i` leaves.
@@ -75,29 +75,6 @@ impl Reduce {
         let between = (0..self.passes.len().saturating_sub(1)).map(|i| self.left(i));
         (between.max().unwrap_or(0) * self.dtype.size()).next_multiple_of(64)
     }
-}
-
-/// The passes that reduce some axes of a shape.
-fn passes(shape: &[usize], axes: &[usize]) -> Vec<[usize; 3]> {
-    // Runs of axes of one kind, outermost first; axes of one element belong to any.
-    let mut runs: Vec<(bool, usize)> = Vec::new();
-    for (d, &n) in shape.iter().enumerate().filter(|(_, n)| **n != 1) {
-        let reduced = axes.contains(&d);
-        match runs.last_mut() {
-            Some((kind, size)) if *kind == reduced => *size *= n,
-            _ => runs.push((reduced, n)),
-        }
-    }
-    let mut passes = Vec::new();
-    while let Some(i) = runs.iter().rposition(|r| r.0) {
-        let product = |runs: &[(bool, usize)]| runs.iter().map(|r| r.1).product::<usize>();
-        passes.push([product(&runs[..i]), runs[i].1, product(&runs[i + 1..])]);
-        runs.remove(i);
-    }
-    if passes.is_empty() {
-        passes.push([shape.iter().product(), 1, 1]);
-    }
-    passes
 }
 
 /// One pass over any element type, in order.
@@ -142,20 +119,5 @@ impl Step for Reduce {
             with_type!(self.dtype, T => self.passes::<T>(io, |r, s, x, y| fold(pool, r, s, x, y)));
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::passes;
-
-    #[test]
-    fn passes_join_neighbours_and_start_inside() {
-        assert_eq!(passes(&[2, 3, 4, 5], &[2, 3]), [[6, 20, 1]]);
-        assert_eq!(passes(&[2, 3, 4, 5], &[0, 2, 3]), [[6, 20, 1], [1, 2, 3]]);
-        assert_eq!(passes(&[2, 1, 4], &[0, 2]), [[1, 8, 1]]);
-        assert_eq!(passes(&[2, 3], &[]), [[6, 1, 1]]);
-        assert_eq!(passes(&[], &[]), [[1, 1, 1]]);
-        assert_eq!(passes(&[0, 3], &[0]), [[1, 0, 3]]);
     }
 }

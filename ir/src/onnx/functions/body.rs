@@ -119,6 +119,11 @@ impl Body {
         self.op_with("Cast", &[x], vec![attr("to", &Attr::Type(to))])
     }
 
+    /// Permuted dimensions.
+    pub(super) fn transposed(&mut self, x: &str, perm: &[i64]) -> Name {
+        self.op_with("Transpose", &[x], vec![attr("perm", &Attr::Ints(perm.to_vec()))])
+    }
+
     /// `condition ? x : y`.
     pub(super) fn select(&mut self, condition: &str, x: &str, y: &str) -> Name {
         self.op("Where", &[condition, x, y])

@@ -1,9 +1,11 @@
 //! The helper attributes of calls: numbers that a function's body could only get by multiplying.
 
 use crate::attr::Attr;
-use crate::geometry::windows;
+use crate::geometry::{reduced_axes, reduction_passes, windows};
 use crate::graph::{Graph, Node};
 use crate::op::Op;
+use crate::role::Mode;
+use crate::types::DType;
 
 type Helpers = Vec<(&'static str, Attr)>;
 
@@ -56,6 +58,39 @@ pub fn helper_attributes(graph: &Graph, node: &Node) -> Result<Helpers, String> 
         _ => {}
     }
     Ok(helpers)
+}
+
+/// Lanes of a sum, and elements of a lane in a chunk.
+const LANES: usize = 16;
+const STEPS: usize = 256;
+
+/// The attributes of a call of the function that sums in the documented order, in place of a `ReduceSum`;
+/// `None` for a node that the standard op is written for: one that is native or not of f32, one whose
+/// axes are not neighbours, and one of no elements.
+pub fn sum_attributes(graph: &Graph, node: &Node) -> Option<Vec<(&'static str, Attr)>> {
+    let (x, y) = (graph.ty(node.input(0)?), graph.ty(node.output(0)?));
+    if node.op != Op::ReduceSum || node.mode == Mode::Native || x.dtype != DType::F32 {
+        return None;
+    }
+    let axes = graph.with_call(node, |call| reduced_axes(call, x.rank())).ok()?;
+    let [[outer, reduced, inner]] = reduction_passes(&x.shape, &axes)[..] else { return None };
+    if x.elements() == 0 {
+        return None;
+    }
+    let chunks = reduced.div_ceil(LANES * STEPS);
+    let steps = if chunks > 1 { STEPS } else { reduced.div_ceil(LANES) };
+    let missing = chunks * steps * LANES - reduced;
+    let ints = |v: &[usize]| Attr::from(v);
+    Some(vec![
+        ("axes", ints(&axes)),
+        ("keepdims", node.int("keepdims").unwrap_or(1).into()),
+        ("view", ints(&[outer, reduced, inner])),
+        ("padding", ints(&[0, 0, 0, missing, 0, 0])),
+        ("split", ints(&[chunks, steps, LANES, outer, inner])),
+        ("lanes", ints(&[chunks, LANES, outer, inner])),
+        ("total", ints(&[outer, inner])),
+        ("shape", ints(&y.shape)),
+    ])
 }
 
 /// The last kept bit, half of it less one, and the mask of the kept bits.

@@ -15,9 +15,10 @@ mod convolution;
 mod derivative;
 mod helpers;
 mod random;
+mod reduction;
 mod term;
 
-pub use helpers::helper_attributes;
+pub use helpers::{helper_attributes, sum_attributes};
 
 use super::proto::{FunctionProto, ModelProto, NodeProto};
 use crate::graph::Graph;
@@ -27,6 +28,9 @@ use std::collections::{BTreeMap, BTreeSet};
 pub fn functions_for(used: &BTreeSet<&str>) -> Vec<FunctionProto> {
     used.iter().filter_map(|name| function(name)).collect()
 }
+
+/// The function that a float `ReduceSum` is written as a call of.
+pub const SUM: &str = "sum";
 
 fn function(name: &str) -> Option<FunctionProto> {
     Some(match name {
@@ -46,6 +50,7 @@ fn function(name: &str) -> Option<FunctionProto> {
         "matmul_grad_b" => contraction::matmul_grad_b(),
         "conv" => convolution::conv(),
         "uniform" => random::uniform(),
+        SUM => reduction::sum(),
         _ => return None,
     })
 }
@@ -91,7 +96,8 @@ mod tests {
     use super::*;
     use crate::onnx::proto::GraphProto;
 
-    const ALL: [&str; 16] = [
+    const ALL: [&str; 17] = [
+        SUM,
         "mul",
         "div",
         "exp2",

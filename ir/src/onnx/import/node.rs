@@ -1,5 +1,6 @@
 //! One node: attributes, operands that must be known, types.
 
+use super::super::functions::SUM;
 use super::super::proto::{AttributeProto, NodeProto, attribute_proto::AttributeType};
 use super::super::tensor;
 use super::body::place;
@@ -38,11 +39,13 @@ impl Importer<'_> {
         self.builder.scope.name = label.to_owned();
         let domain = if is_standard(node.domain()) { "" } else { node.domain() };
         let version = context.opsets.get(domain).copied().unwrap_or(1);
-        // `Scatter` is the former name of `ScatterElements`.
-        let op_type = match node.op_type() {
-            "Scatter" => "ScatterElements",
+        // `Scatter` is the former name of `ScatterElements`, and sums of floats are written as calls.
+        let (domain, op_type) = match (domain, node.op_type()) {
+            ("", "Scatter") => ("", "ScatterElements"),
+            ("pam", SUM) => ("", "ReduceSum"),
             other => other,
         };
+        let is_pam = node.domain() == "pam";
         let Some(op) = Op::from_onnx(domain, op_type) else {
             return self.opaque(context, node, label, inputs);
         };
@@ -52,11 +55,15 @@ impl Importer<'_> {
             let name = attribute.name();
             let spec = op.signature().attribute(name);
             match spec {
+                // The axes of a sum are an operand of the standard op.
+                _ if is_pam && op == Op::ReduceSum && name == "axes" => {
+                    attrs.insert(name.to_owned(), attr(given, None)?);
+                }
                 Some(spec) => {
                     attrs.insert(name.to_owned(), attr(given, Some(spec))?);
                 }
                 // Helper attributes of the written functions follow from the others.
-                None if op.level() == Level::Pam => {}
+                None if is_pam => {}
                 None if upgrade::is_former_attribute(op, name) => {
                     attrs.insert(name.to_owned(), attr(given, None)?);
                 }
