@@ -7,14 +7,14 @@
 //! | transposes | `Transpose(Transpose(x) {p}) {q}` | `Transpose(x) {p[q]}` |
 //! | reshapes | `Reshape(Reshape(x))` | `Reshape(x)` |
 //! | signs | `Add(x, Neg(y))`, `Sub(x, Neg(y))` | `Sub(x, y)`, `Add(x, y)` |
-//! | sums | `ReduceSum(x)` over axes that are not neighbours | a `ReduceSum` for each run of neighbours, the innermost first, as the sum is defined |
+//! | sums | `ReduceSum(x)` of f32 over axes that are not neighbours, or not stated | a `ReduceSum` over stated axes for each run of neighbours, the innermost first, as the sum is defined |
 //! | same | `y = f(x) {…}`, `z = f(x) {…}` | y in place of z |
 //! | dead | `y = f(x)`, y unused | nothing |
 //!
 //! Not here: scalings by powers of two that follow each other, since a subnormal between them is
 //! rounded; and `x + 0`, which turns −0 into 0.
 
-use pam_ir::attr::Attr;
+use pam_ir::attr::{Attr, Attrs};
 use pam_ir::build::{Rebuild, Scope};
 use pam_ir::geometry::{reduced_axes, reduction_passes};
 use pam_ir::graph::{Graph, Node, ValueId};
@@ -109,8 +109,20 @@ fn simpler(r: &mut Rebuild<'_>, node: &Node) -> Option<(ValueId, ValueId)> {
         Op::ReduceSum if ty.dtype == DType::F32 => {
             let axes = r.old.with_call(node, |call| reduced_axes(call, r.to.ty(x).rank())).ok()?;
             let shape = r.to.ty(x).shape.clone();
+            if axes.is_empty() {
+                return Some((y, x));
+            }
             if reduction_passes(&shape, &axes).len() == 1 {
-                return None;
+                let keepdims = node.int("keepdims").unwrap_or(1);
+                let attrs: [(&str, Attr); 2] =
+                    [("axes", axes.as_slice().into()), ("keepdims", keepdims.into())];
+                let stated: Attrs =
+                    attrs.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+                return if node.attrs == stated {
+                    None
+                } else {
+                    append(r, Op::ReduceSum, &[x], &attrs)
+                };
             }
             let mut v = x;
             for run in runs(&shape, &axes) {
