@@ -326,3 +326,63 @@ fn row_ops() {
         .collect()
     });
 }
+
+// --- approximate derivatives -----------------------------------------------------------------------
+
+const LN2: f32 = f32::from_bits(0x3F31_7218);
+
+/// The derivative by x of an op of one operand, times δ, at every upper half of the bit pattern.
+fn derivative(op: &str, f: impl Fn(f32, f32, f32) -> f32, y: fn(f32) -> f32) {
+    let x = upper_halves();
+    let delta: Vec<f32> = (0..x.len()).map(|i| partners()[(i * 7 + i / 64) % 64]).collect();
+    // The sum of y · δ has δ as the cotangent of y: mul(δ, 1).
+    let text = format!(
+        "graph g {{\n in x: f32[65536]\n in d: f32[65536]\n y: f32[65536] = {op}\n \
+         p: f32[65536] = Mul(y, d)\n l: f32[] = ReduceSum(p) {{keepdims=0}}\n \
+         g: f32[65536] = Gradient(l, x)\n out g = g\n}}"
+    );
+    let inputs = [("x", Tensor::vector(x.clone())), ("d", Tensor::vector(delta.clone()))];
+    let found = run(&text, &inputs);
+    let all = x.iter().zip(&delta);
+    let expected = all.map(|(&x, &d)| (f(x, y(x), d), format!("{x:?}, {d:?}")));
+    assert_bits(op, &found, expected);
+}
+
+/// What arrives as δ: a product with 1 flushes subnormals to zero.
+fn arriving(d: f32) -> f32 {
+    mul(d, 1.0)
+}
+
+#[test]
+fn approximate_derivatives() {
+    derivative("Exp(x)", |_, y, d| mul(y, arriving(d)), exp);
+    derivative("Log(x)", |x, _, d| div(arriving(d), x), log);
+    derivative(
+        "PamExp2(x) //@ e forward other approx",
+        |_, y, d| mul(mul(y, LN2), arriving(d)),
+        exp2,
+    );
+    derivative(
+        "PamLog2(x) //@ l forward other approx",
+        |x, _, d| div(arriving(d), mul(x, LN2)),
+        log2,
+    );
+    // Quotients by each operand.
+    let (x, y) = (upper_halves(), partners());
+    let text = "graph g {
+        in a: f32[65536,1]
+        in b: f32[64]
+        q: f32[65536,64] = Div(a, b)
+        l: f32[] = ReduceSum(q) {keepdims=0}
+        w: f32[65536,64] = Expand(b) {shape=[65536, 64]}
+        r: f32[65536,64] = Div(a, w)
+        m: f32[] = ReduceSum(r) {keepdims=0}
+        g: f32[65536,64] = Gradient(m, w)
+        out g = g
+    }";
+    let inputs = [("a", Tensor::new([65536, 1], x.clone())), ("b", Tensor::vector(y.clone()))];
+    let found = run(text, &inputs);
+    let pairs = x.iter().flat_map(|&a| y.iter().map(move |&b| (a, b)));
+    let by_b = |a: f32, b: f32| -div(mul(a, 1.0), mul(b, b));
+    assert_bits("Div by b", &found, pairs.map(|(a, b)| (by_b(a, b), format!("{a:?}, {b:?}"))));
+}

@@ -106,7 +106,8 @@ pub fn mul_grad(a: f32, b: f32, delta: f32, offset: Offset) -> f32 {
     // Fits 31 bits; with the offset it need not, so the range is checked before that is added.
     let sum = (mb + mantissa(a)) as i32;
     let slope = sum.wrapping_add(offset) as u32 & !MANTISSA;
-    let slope = if sum >= INF as i32 - offset { INF } else { slope };
+    // INF − offset fits 32 bits without a sign, since α is at least one half.
+    let slope = if sum as u32 >= INF.wrapping_sub(offset as u32) { INF } else { slope };
     let slope = if (sum < MIN as i32 - offset) | (mb < MIN) { 0 } else { slope };
     let nan = (magnitude(a) > INF) | (mb > INF);
     times_slope(delta, slope | (b.to_bits() & SIGN), nan)
