@@ -284,9 +284,9 @@ pub struct Train {
     /// Steps of linear warm-up; a tenth of all for cosine if not given
     #[arg(long, value_name = "STEPS")]
     pub warmup: Option<usize>,
-    /// The input that takes the learning rate
-    #[arg(long, value_name = "INPUT", default_value = "lr")]
-    pub lr_input: String,
+    /// The input that takes the learning rate; lr or learning_rate if not given
+    #[arg(long, value_name = "INPUT")]
+    pub lr_input: Option<String>,
     /// Seed of the shuffling
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

@@ -226,6 +226,25 @@ impl Builder {
         id
     }
 
+    /// Gives a value a name, if that is free.
+    pub fn rename(&mut self, v: ValueId, name: &str) {
+        let value = &mut self.graph.values[v.index()];
+        let made_here = matches!(value.source, Source::Node { .. });
+        if made_here && !self.taken.contains(name) {
+            self.taken.remove(&value.name);
+            self.taken.insert(name.to_owned());
+            name.clone_into(&mut value.name);
+        }
+    }
+
+    /// Gives an input a default, if it has none.
+    pub fn set_default(&mut self, input: ValueId, default: Tensor) {
+        let value = &mut self.graph.values[input.index()];
+        if value.source == Source::Input && value.data.is_none() && value.ty == default.ty() {
+            value.data = Some(default);
+        }
+    }
+
     /// Ends the building.
     pub fn finish(self) -> Graph {
         self.graph
@@ -271,14 +290,7 @@ impl Rebuild<'_> {
     /// that is free, so that the names of a file survive rewriting.
     pub fn set(&mut self, old: ValueId, new: ValueId) {
         self.map[old.index()] = Some(new);
-        let name = &self.old.value(old).name;
-        let value = &mut self.to.graph.values[new.index()];
-        let made_here = matches!(value.source, Source::Node { .. });
-        if made_here && !self.to.taken.contains(name) {
-            self.to.taken.remove(&value.name);
-            self.to.taken.insert(name.clone());
-            value.name.clone_from(name);
-        }
+        self.to.rename(new, &self.old.value(old).name);
     }
 
     /// Copies an old node as it is.

@@ -53,6 +53,10 @@ pub fn train(args: &Train) -> Result<ExitCode, Failure> {
     let target = certified.target().name();
     let data = Dataset::read(&args.data)?;
     let mut executor = executor(path, certified, &args.device)?;
+    let is_input = |name: &&str| executor.plan().inputs.iter().any(|i| i.name == *name);
+    let lr_input = args.lr_input.clone().unwrap_or_else(|| {
+        ["lr", "learning_rate"].into_iter().find(is_input).unwrap_or("lr").to_owned()
+    });
     let options = TrainOptions {
         epochs: args.epochs,
         batch_size: args.batch_size,
@@ -64,7 +68,7 @@ pub fn train(args: &Train) -> Result<ExitCode, Failure> {
             },
             warmup: args.warmup,
         },
-        lr_input: args.lr_input.clone(),
+        lr_input,
         seed: args.seed,
         loss: args.loss_output.clone(),
         logits: args.logits_output.clone(),

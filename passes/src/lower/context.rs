@@ -436,8 +436,20 @@ impl<'r, 'g> Lowering<'r, 'g> {
         if !self.is_pam() {
             return self.op(Op::MatMul, &[a, b], &[]);
         }
+        // The primitive takes matrices: a vector is a row on the left and a column on the right.
+        let (sa, sb) = (self.shape(a), self.shape(b));
+        let row = if let [k] = sa[..] { self.reshape(a, &[1, k])? } else { a };
+        let column = if let [k] = sb[..] { self.reshape(b, &[k, 1])? } else { b };
         let attrs = self.contraction();
-        self.op(Op::PamMatMul, &[a, b], &attrs)
+        let product = self.op(Op::PamMatMul, &[row, column], &attrs)?;
+        let mut shape = self.shape(product);
+        if sb.len() == 1 {
+            shape.pop();
+        }
+        if sa.len() == 1 {
+            shape.remove(shape.len() - if sb.len() == 1 { 1 } else { 2 });
+        }
+        self.reshape(product, &shape)
     }
 
     /// The convolution with explicit geometry.

@@ -2,6 +2,7 @@
 
 use super::super::error::{At, OnnxError};
 use super::super::proto::{GraphProto, NodeProto};
+use super::training::{is_gradient, referred};
 use super::{Context, Importer, Names, is_standard};
 use crate::graph::ValueId;
 use crate::order::topological;
@@ -22,6 +23,11 @@ impl Importer<'_> {
                 return Err(at(context, node, i, reason, "shorten the loop"));
             }
             self.budget -= 1;
+            let label = label(context, node, i);
+            if let Some(made) = self.sequence_node(context, names, node, &label, i) {
+                made?;
+                continue;
+            }
             let error = |reason: String, remedy: &str| at(context, node, i, &reason, remedy);
             let mut inputs = Vec::with_capacity(node.input.len());
             for name in &node.input {
@@ -32,7 +38,6 @@ impl Importer<'_> {
                     })?),
                 });
             }
-            let label = label(context, node, i);
             let outputs = self.dispatch(context, names, node, &label, &inputs, i)?;
             for (name, value) in node.output.iter().zip(outputs) {
                 if let (false, Some(value)) = (name.is_empty(), value) {
@@ -59,6 +64,7 @@ impl Importer<'_> {
             Some(function) if node.domain() != "pam" => {
                 return self.call(context, function, node, label, inputs, position);
             }
+            _ if is_gradient(node) => return self.gradient(context, names, node, label, position),
             _ if !is_standard(node.domain()) => self.standard(context, node, label, inputs),
             _ => match node.op_type() {
                 "If" => return self.branch(context, names, node, label, inputs, position),
@@ -124,6 +130,9 @@ fn order(context: &Context<'_>, nodes: &[NodeProto]) -> Result<Vec<usize>, OnnxE
             }
         };
         node.input.iter().for_each(|n| read(n));
+        if is_gradient(node) {
+            referred(node).for_each(|n| read(&n));
+        }
         for graph in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
             captured(graph, &mut read);
         }

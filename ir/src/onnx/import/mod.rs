@@ -3,7 +3,7 @@
 //! The importer walks the nodes once, in topological order, and appends to a [`Builder`]. On the way
 //! it inlines model-local functions (`inline.rs`) and control flow whose course is known
 //! (`control.rs`), brings old forms of ops to the form of the op table (`upgrade.rs`), maps vendor
-//! ops to standard ones (`vendor.rs`), and moves operands that must be known into attributes
+//! ops to standard ones (`vendor/`), and moves operands that must be known into attributes
 //! (`node.rs`). It evaluates shape arithmetic as it goes, since shapes depend on it, but leaves the
 //! evaluated nodes in the graph: folding them is a pass, and an audit shows a file as it stands.
 
@@ -12,7 +12,9 @@ mod body;
 mod control;
 mod inline;
 mod node;
+mod training;
 mod upgrade;
+mod vendor;
 
 use super::error::{At, OnnxError};
 use super::proto::{FunctionProto, GraphProto, ModelProto, ValueInfoProto};
@@ -79,6 +81,7 @@ pub fn import(files: &[ModelFile], options: &ImportOptions) -> Result<Imported, 
         defaulted_dims: BTreeSet::new(),
         budget: NODE_LIMIT,
         unknown: Vec::new(),
+        sequences: vendor::Sequences::default(),
     };
     let mut names: HashMap<String, ValueId> = HashMap::new();
     let mut outputs: Vec<(String, ValueId)> = Vec::new();
@@ -88,7 +91,9 @@ pub fn import(files: &[ModelFile], options: &ImportOptions) -> Result<Imported, 
     if let Some(error) = importer.unknown_ops() {
         return Err(error);
     }
-    for (name, value) in outputs {
+    let updates = std::mem::take(&mut importer.sequences.updates);
+    let updates = updates.into_iter().filter(|(n, _)| !outputs.iter().any(|(o, _)| o == n));
+    for (name, value) in outputs.iter().cloned().chain(updates.collect::<Vec<_>>()) {
         importer.builder.output(&name, value);
     }
     let mut graph = importer.builder.finish();
@@ -132,6 +137,8 @@ struct Importer<'a> {
     budget: usize,
     /// Ops the table does not know; all are reported at once.
     unknown: Vec<(PathBuf, At)>,
+    /// Sequences of tensors, and what is updated in place.
+    sequences: vendor::Sequences,
 }
 
 /// What holds for all nodes of one file or of one function's body.
@@ -178,9 +185,10 @@ impl Importer<'_> {
         outputs: &mut Vec<(String, ValueId)>,
     ) -> Result<(), OnnxError> {
         let model = &file.model;
-        let graph = model.graph.as_ref().ok_or_else(|| {
+        let graph = training::joined(model).ok_or_else(|| {
             OnnxError::file(&file.path, "the model holds no graph", "export it again")
         })?;
+        let graph: &GraphProto = &graph;
         let opsets = opsets(&file.path, model)?;
         let functions: HashMap<FunctionKey<'_>, &FunctionProto> =
             model.functions.iter().map(|f| ((f.domain(), f.name(), f.overload()), f)).collect();
@@ -240,6 +248,10 @@ impl Importer<'_> {
             let default = defaults.remove(name);
             if let Some(&value) = linked.get(name) {
                 self.define(context, names, name, value)?;
+                continue;
+            }
+            let sequence = input.r#type.as_ref().and_then(|t| t.value.as_ref());
+            if matches!(sequence, Some(TypeValue::SequenceType(_))) && self.sequence_input(input) {
                 continue;
             }
             // Before IR version 4 every initializer had to be listed as an input.

@@ -47,6 +47,9 @@ impl Importer<'_> {
         };
         let is_pam = node.domain() == "pam";
         let Some(op) = Op::from_onnx(domain, op_type) else {
+            if let Some(made) = self.vendor(context, node, inputs) {
+                return made;
+            }
             return self.opaque(context, node, label, inputs);
         };
         let mut attrs = Attrs::new();

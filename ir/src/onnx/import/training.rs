@@ -1,0 +1,127 @@
+//! ONNX's own form of training: the op `Gradient`, and `training_info`.
+//!
+//! A model may carry an algorithm graph beside its inference graph. A training step is one after the other:
+//! the algorithm sees the values of the inference graph, and `update_binding` says which of its outputs is
+//! the next value of which initializer.
+
+use super::super::error::OnnxError;
+use super::super::proto::{
+    GraphProto, ModelProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    tensor_shape_proto::{Dimension, dimension},
+    type_proto,
+};
+use super::body::at;
+use super::{Context, Importer, Names};
+use crate::graph::ValueId;
+use crate::op::Op;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The graph of a model with the algorithm of its training behind it.
+pub(super) fn joined(model: &ModelProto) -> Option<Cow<'_, GraphProto>> {
+    let graph = model.graph.as_ref()?;
+    let names: BTreeSet<&str> = graph.output.iter().map(|o| o.name()).collect();
+    // A model that this program has written holds the algorithm in its graph already.
+    let fresh = |a: &&GraphProto| a.output.iter().all(|o| !names.contains(o.name()));
+    let infos = model.training_info.iter();
+    let algorithms: Vec<&GraphProto> = infos
+        .filter_map(|t| t.algorithm.as_ref())
+        .filter(fresh)
+        .filter(|a| !a.node.is_empty())
+        .collect();
+    if algorithms.is_empty() {
+        return Some(Cow::Borrowed(graph));
+    }
+    let mut whole = graph.clone();
+    for algorithm in algorithms {
+        whole.node.extend(algorithm.node.iter().cloned());
+        whole.initializer.extend(algorithm.initializer.iter().cloned());
+        whole.input.extend(algorithm.input.iter().cloned());
+        whole.output.extend(algorithm.output.iter().cloned());
+        whole.value_info.extend(algorithm.value_info.iter().cloned());
+    }
+    // What is updated is an input whose default is the initializer.
+    let inputs: BTreeSet<String> = whole.input.iter().map(|i| i.name().to_owned()).collect();
+    let updates = model.training_info.iter().flat_map(|t| &t.update_binding);
+    let mut bound: BTreeSet<&str> = updates.map(|b| b.key()).collect();
+    bound.retain(|name| !inputs.contains(*name));
+    let states = whole.initializer.iter().filter(|t| bound.contains(t.name()));
+    let states: Vec<ValueInfoProto> = states
+        .map(|t| {
+            let dim = |&d: &i64| Dimension {
+                value: Some(dimension::Value::DimValue(d)),
+                ..Dimension::default()
+            };
+            let tensor = type_proto::Tensor {
+                elem_type: Some(t.data_type()),
+                shape: Some(TensorShapeProto { dim: t.dims.iter().map(dim).collect() }),
+            };
+            ValueInfoProto {
+                name: Some(t.name().to_owned()),
+                r#type: Some(TypeProto {
+                    value: Some(type_proto::Value::TensorType(tensor)),
+                    ..TypeProto::default()
+                }),
+                ..ValueInfoProto::default()
+            }
+        })
+        .collect();
+    whole.input.extend(states);
+    Some(Cow::Owned(whole))
+}
+
+/// Whether a node is ONNX's `Gradient`.
+pub(super) fn is_gradient(node: &NodeProto) -> bool {
+    node.domain() == "ai.onnx.preview.training" && node.op_type() == "Gradient"
+}
+
+/// The names of the values that a `Gradient` refers to by its attributes.
+pub(super) fn referred(node: &NodeProto) -> impl Iterator<Item = String> + '_ {
+    let all = node.attribute.iter().filter(|a| matches!(a.name(), "xs" | "y"));
+    let words = all.flat_map(|a| a.strings.iter().map(Vec::as_slice).chain(a.s.as_deref()));
+    words.map(text)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+impl Importer<'_> {
+    /// Appends a `Gradient`: the derivatives of the value that `y` names by those that `xs` name.
+    pub(super) fn gradient(
+        &mut self,
+        context: &Context<'_>,
+        names: &Names<'_>,
+        node: &NodeProto,
+        label: &str,
+        position: usize,
+    ) -> Result<Vec<Option<ValueId>>, OnnxError> {
+        let error = |reason: String| at(context, node, position, &reason, "export it again");
+        let attribute = |name: &str| node.attribute.iter().find(|a| a.name() == name);
+        let xs: Vec<String> = attribute("xs")
+            .map(|a| a.strings.iter().map(|s| text(s)).collect())
+            .unwrap_or_default();
+        let y = attribute("y").and_then(|a| a.s.as_deref()).map(text).unwrap_or_default();
+        let find = |name: &str| {
+            names.get(name).ok_or_else(|| error(format!("`{name}` is defined by nothing")))
+        };
+        let mut inputs = vec![Some(find(&y)?)];
+        for (x, given) in xs.iter().zip(&node.input) {
+            if find(x)? != find(given)? {
+                let reason =
+                    format!("the derivative by `{x}` is asked for at another value, `{given}`");
+                return Err(error(reason));
+            }
+            inputs.push(Some(find(x)?));
+        }
+        let outputs: Vec<&str> = node.output.iter().map(String::as_str).collect();
+        let draft = super::node::Draft {
+            op: Op::Gradient,
+            inputs,
+            attrs: crate::attr::Attrs::new(),
+            outputs: outputs.len(),
+        };
+        self.builder.scope.name = label.to_owned();
+        self.append(draft, label, &outputs, &context.prefix, BTreeMap::new()).map_err(error)
+    }
+}

@@ -1,0 +1,73 @@
+//! Gradients of ops that pick elements: δ is added to zeros where the elements came from.
+
+use super::{Outputs, Vendor, of};
+use crate::attr::Attr;
+use crate::geometry::slice_ranges;
+use crate::op::{Call, Op};
+use crate::types::Type;
+
+/// Of `Gather`: the shape of the data, the indices and δ.
+pub(super) fn gather(v: &mut Vendor<'_, '_>) -> Outputs {
+    let (shape, indices, d) = (v.known(0)?, v.x(1)?, v.x(2)?);
+    let ty = of(v.ty(d).dtype, &shape)?;
+    let axis = crate::op::normalize_axis(v.int("axis", 0), ty.rank())?;
+    let (picked, rank) = (v.ty(indices).shape, ty.rank());
+    // The axes of the indices and that of the rows are brought to the front.
+    let n = picked.len();
+    let perm: Vec<usize> = (axis..axis + n).chain(0..axis).chain(axis + n..rank - 1 + n).collect();
+    let updates = v.transpose(d, &perm)?;
+    let column = v.reshape(indices, &[&picked[..], &[1]].concat())?;
+    let order: Vec<usize> = std::iter::once(axis).chain((0..rank).filter(|&a| a != axis)).collect();
+    let front: Vec<usize> = order.iter().map(|&a| ty.shape[a]).collect();
+    let zeros = v.zeros(&Type::new(ty.dtype, front))?;
+    let add = [("reduction", Attr::from("add"))];
+    let sums = v.op_with(Op::ScatterND, &[zeros, column, updates], &add)?;
+    let mut inverse = vec![0; rank];
+    for (i, &a) in order.iter().enumerate() {
+        inverse[a] = i;
+    }
+    Ok(vec![Some(v.transpose(sums, &inverse)?)])
+}
+
+/// Of `GatherElements`: δ, the shape of the data and the indices.
+pub(super) fn gather_elements(v: &mut Vendor<'_, '_>) -> Outputs {
+    let (d, shape, indices) = (v.x(0)?, v.known(1)?, v.x(2)?);
+    let ty = of(v.ty(d).dtype, &shape)?;
+    let axis = crate::op::normalize_axis(v.int("axis", 0), ty.rank())? as i64;
+    let zeros = v.zeros(&ty)?;
+    let attrs: [(&str, Attr); 2] = [("axis", axis.into()), ("reduction", "add".into())];
+    Ok(vec![Some(v.op_with(Op::ScatterElements, &[zeros, indices, d], &attrs)?)])
+}
+
+/// Of `GatherND`: the shape of the data, the indices and δ.
+pub(super) fn gather_nd(v: &mut Vendor<'_, '_>) -> Outputs {
+    let (shape, indices, d) = (v.known(0)?, v.x(1)?, v.x(2)?);
+    if v.int("batch_dims", 0) != 0 {
+        return Err("`batch_dims` is not supported".to_owned());
+    }
+    let zeros = of(v.ty(d).dtype, &shape)?;
+    let zeros = v.zeros(&zeros)?;
+    let add = [("reduction", Attr::from("add"))];
+    Ok(vec![Some(v.op_with(Op::ScatterND, &[zeros, indices, d], &add)?)])
+}
+
+/// Of `Slice` with steps of 1: δ, the shape of the data, starts, ends, axes and steps.
+pub(super) fn slice(v: &mut Vendor<'_, '_>) -> Outputs {
+    let (d, shape) = (v.x(0)?, v.known(1)?);
+    let ty = of(v.ty(d).dtype, &shape)?;
+    let mut attrs = crate::attr::Attrs::new();
+    for (i, name) in [(2, "starts"), (3, "ends"), (4, "axes"), (5, "steps")] {
+        if v.given(i).is_some() {
+            attrs.insert(name.to_owned(), Attr::Ints(v.known(i)?));
+        }
+    }
+    let call = Call { op: Op::Slice, attrs: &attrs, inputs: &[Some(&ty)], outputs: 1 };
+    let ranges = slice_ranges(&call, &ty.shape)?;
+    if ranges.iter().any(|r| r.step != 1) {
+        return Err("only steps of 1 are supported".to_owned());
+    }
+    let before = ranges.iter().map(|r| r.start as i64);
+    let after = ranges.iter().zip(&ty.shape).map(|(r, &n)| (n - r.start - r.len) as i64);
+    let pads: Vec<i64> = before.chain(after).collect();
+    Ok(vec![Some(v.op_with(Op::Pad, &[d], &[("pads", pads.into())])?)])
+}

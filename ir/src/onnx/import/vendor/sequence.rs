@@ -1,0 +1,250 @@
+//! Sequences of tensors, which onnxruntime's optimizers take, and the linking of its two models.
+//!
+//! `training_model.onnx` adds each gradient to a buffer in place (`InPlaceAccumulatorV2`), and
+//! `optimizer_model.onnx` takes sequences `params`, `gradients` and moments and updates them in place.
+//! Linked, the parameters are those whose gradients were accumulated, in that order; what is updated in
+//! place becomes an output `new.<name>`, which is bound to the input of that name. Moments begin as zeros,
+//! the count of steps as 1, and gradients are not carried over unless the caller asks for it.
+
+use super::forward::norm_of;
+use super::{Result, Vendor, optimizer};
+use crate::graph::ValueId;
+use crate::onnx::error::OnnxError;
+use crate::onnx::import::body::at;
+use crate::onnx::import::{Context, Importer, Names};
+use crate::onnx::proto::{NodeProto, ValueInfoProto};
+use crate::op::Op;
+use crate::tensor::Tensor;
+use std::collections::{BTreeMap, HashMap};
+
+/// A parameter of a training model.
+#[derive(Clone, Debug)]
+struct Parameter {
+    name: String,
+    value: ValueId,
+    gradient: ValueId,
+}
+
+/// The sequences that are known, and what a linked model may ask for.
+#[derive(Default)]
+pub(in crate::onnx::import) struct Sequences {
+    known: HashMap<String, Vec<ValueId>>,
+    parameters: Vec<Parameter>,
+    /// New values of what is updated in place: outputs to be added.
+    pub updates: Vec<(String, ValueId)>,
+}
+
+impl Importer<'_> {
+    /// Gives an input that is a sequence its elements; whether the name stands for one that a linked
+    /// model knows.
+    pub(in crate::onnx::import) fn sequence_input(&mut self, info: &ValueInfoProto) -> bool {
+        if self.sequences.parameters.is_empty() {
+            return false;
+        }
+        let name = info.name();
+        let parameters = self.sequences.parameters.clone();
+        let elements = parameters.iter().map(|p| match name {
+            "params" => p.value,
+            "gradients" => p.gradient,
+            _ => {
+                let ty = self.builder.ty(p.value).clone();
+                let zeros = Tensor::new(ty.shape.clone(), vec![0f32; ty.elements()]);
+                let zeros = crate::eval::cast(&zeros, ty.dtype);
+                self.builder.input(&format!("{name}.{}", p.name), ty, zeros)
+            }
+        });
+        let elements = elements.collect();
+        self.sequences.known.insert(name.to_owned(), elements);
+        true
+    }
+
+    /// Appends a node that makes, takes or updates sequences or accumulates in place; `None` for any
+    /// other.
+    pub(in crate::onnx::import) fn sequence_node(
+        &mut self,
+        context: &Context<'_>,
+        names: &mut Names<'_>,
+        node: &NodeProto,
+        label: &str,
+        position: usize,
+    ) -> Option<std::result::Result<(), OnnxError>> {
+        let known = matches!(
+            node.op_type(),
+            "SequenceConstruct"
+                | "SequenceAt"
+                | "AdamWOptimizer"
+                | "SGDOptimizerV2"
+                | "InplaceClipGradNorm"
+                | "InPlaceAccumulatorV2"
+        );
+        if !known {
+            return None;
+        }
+        self.builder.scope.name = label.to_owned();
+        let made = self.sequence_op(context, names, node);
+        Some(made.map_err(|reason| at(context, node, position, &reason, "")))
+    }
+
+    fn sequence_op(
+        &mut self,
+        context: &Context<'_>,
+        names: &mut Names<'_>,
+        node: &NodeProto,
+    ) -> Result<()> {
+        let value = |i: usize| -> Result {
+            let name = node.input.get(i).map_or("", String::as_str);
+            names.get(name).ok_or_else(|| format!("input `{name}` is defined by nothing"))
+        };
+        let sequence = |importer: &Self, i: usize| -> Result<Vec<ValueId>> {
+            let name = node.input.get(i).map_or("", String::as_str);
+            importer.sequences.known.get(name).cloned().ok_or_else(|| {
+                format!(
+                    "input `{name}` is no known sequence; give the training model before this one"
+                )
+            })
+        };
+        let mut attrs = BTreeMap::new();
+        for a in &node.attribute {
+            attrs.insert(a.name().to_owned(), super::attr(a, None)?);
+        }
+        let op = node.op_type();
+        match op {
+            "SequenceConstruct" => {
+                let all = (0..node.input.len()).map(value).collect::<Result<Vec<ValueId>>>()?;
+                self.sequences.known.insert(output(node, 0), all);
+                return Ok(());
+            }
+            "SequenceAt" => {
+                let at = self.known.get(&value(1)?).and_then(Tensor::to_i64);
+                let all = sequence(self, 0)?;
+                let i = at.and_then(|i| crate::op::normalize_axis(*i.first()?, all.len()).ok());
+                let element = *i.and_then(|i| all.get(i)).ok_or("the position is not known")?;
+                return self
+                    .define(context, names, &output(node, 0), element)
+                    .map_err(|e| e.reason);
+            }
+            _ => {}
+        }
+        if op == "InPlaceAccumulatorV2" {
+            let (buffer, gradient, reset) = (value(0)?, value(1)?, value(2).ok());
+            let mut v = Vendor { importer: self, inputs: &[], attrs, outputs: 1, op };
+            let sum = v.add(buffer, gradient)?;
+            let new = match reset {
+                Some(reset) => v.select(reset, gradient, sum)?,
+                None => sum,
+            };
+            let done = v.done();
+            let gradient_name = &node.input[1];
+            let name = gradient_name.strip_suffix("_grad").unwrap_or(gradient_name);
+            if let Some(p) = names.get(name) {
+                let parameter = Parameter { name: name.to_owned(), value: p, gradient: new };
+                self.sequences.parameters.push(parameter);
+            }
+            self.begin_as_zeros(buffer);
+            if let Some(reset) = reset {
+                let ty = self.builder.ty(reset).clone();
+                let always = Tensor::new(ty.shape.clone(), vec![true; ty.elements()]);
+                self.builder.set_default(reset, always);
+            }
+            self.update(&node.input[0].clone(), new);
+            return self.define(context, names, &output(node, 0), done).map_err(|e| e.reason);
+        }
+        let inputs: Vec<ValueId> = match op {
+            "AdamWOptimizer" => vec![value(0)?, value(1)?],
+            "SGDOptimizerV2" => vec![value(0)?],
+            _ => Vec::new(),
+        };
+        let first = inputs.len();
+        let groups = match op {
+            "AdamWOptimizer" => 4,
+            "SGDOptimizerV2" => 2,
+            _ => 1,
+        };
+        let mut own = Vec::new();
+        for g in 0..groups {
+            own.push(sequence(self, first + g)?);
+        }
+        if own.iter().any(|s| s.len() != own[0].len()) {
+            return Err("the sequences differ in length".to_owned());
+        }
+        let mut v = Vendor { importer: self, inputs: &[], attrs, outputs: 1, op };
+        if op == "InplaceClipGradNorm" {
+            let clipped = clipped(&mut v, &own[0])?;
+            self.sequences.known.insert(output(node, 0), clipped);
+            return Ok(());
+        }
+        let mut new: Vec<Vec<ValueId>> = vec![Vec::new(); groups];
+        for i in 0..own[0].len() {
+            if op == "AdamWOptimizer" {
+                let tensors = [own[0][i], own[1][i], own[2][i], own[3][i]];
+                let [p, m, s] = optimizer::adamw(&mut v, [inputs[0], inputs[1]], tensors)?;
+                for (group, value) in [(0, p), (2, m), (3, s)] {
+                    new[group].push(value);
+                }
+            } else {
+                new[0].push(optimizer::sgd(&mut v, inputs[0], own[0][i], own[1][i])?);
+            }
+        }
+        let done = v.done();
+        for group in [0, 2, 3] {
+            let Some(values) = new.get(group).filter(|n| !n.is_empty()) else { continue };
+            for (old, new) in own[group].iter().zip(values) {
+                let name = self.builder.graph().value(*old).name.clone();
+                self.update(&name, *new);
+            }
+        }
+        // Outputs beyond the flag are the updated sequences.
+        for (i, group) in [(1, 0), (2, 2), (3, 3)] {
+            let name = output(node, i);
+            if let (false, Some(values)) = (name.is_empty(), new.get(group)) {
+                self.sequences.known.insert(name, values.clone());
+            }
+        }
+        if op == "AdamWOptimizer" {
+            self.count(inputs[1])?;
+        }
+        self.define(context, names, &output(node, 0), done).map_err(|e| e.reason)
+    }
+
+    /// Lets an input begin as zeros, if it has no value.
+    fn begin_as_zeros(&mut self, v: ValueId) {
+        let ty = self.builder.ty(v).clone();
+        let zeros = Tensor::new(ty.shape.clone(), vec![0f32; ty.elements()]);
+        if let Some(zeros) = crate::eval::cast(&zeros, ty.dtype) {
+            self.builder.set_default(v, zeros);
+        }
+    }
+
+    /// Makes a value the next one of an input.
+    fn update(&mut self, old: &str, new: ValueId) {
+        self.sequences.updates.push((format!("new.{old}"), new));
+    }
+
+    /// Counts steps, from 1.
+    fn count(&mut self, step: ValueId) -> Result<()> {
+        let name = self.builder.graph().value(step).name.clone();
+        let ty = self.builder.ty(step).clone();
+        let ones = Tensor::new(ty.shape.clone(), vec![1f32; ty.elements()]);
+        let ones = crate::eval::cast(&ones, ty.dtype).ok_or("the count is no number")?;
+        self.builder.set_default(step, ones.clone());
+        let one = self.constant("one", ones);
+        let next = self.before(Op::Add, &[Some(step), Some(one)], crate::attr::Attrs::new())?;
+        self.update(&name, next);
+        Ok(())
+    }
+}
+
+fn output(node: &NodeProto, i: usize) -> String {
+    node.output.get(i).cloned().unwrap_or_default()
+}
+
+/// All gradients times `min(1, max_norm / (norm + 1e−6))`.
+fn clipped(v: &mut Vendor<'_, '_>, gradients: &[ValueId]) -> Result<Vec<ValueId>> {
+    let norm = norm_of(v, gradients)?;
+    let floor = v.shifted(norm, 1e-6)?;
+    let largest = v.number(f64::from(v.float("max_norm", 1.0)), norm)?;
+    let ratio = v.div(largest, floor)?;
+    let one = v.number(1.0, norm)?;
+    let factor = v.op(Op::Min, &[ratio, one])?;
+    gradients.iter().map(|&g| v.mul(g, factor)).collect()
+}
