@@ -8,7 +8,9 @@ use pam_ir::graph::Graph;
 use pam_ir::onnx::import::{ImportOptions, ModelFile, import};
 use pam_ir::onnx::load::load;
 use pam_ir::tensor::Tensor;
-use pam_passes::{Backward, Policy, compile, differentiate, expand, gradient_check};
+use pam_passes::{
+    Backward, Policy, Recognised, compile, differentiate, expand, gradient_check, unresolved,
+};
 use pam_runtime::{Executor, PlanOptions, plan};
 
 fn read(name: &str) -> Graph {
@@ -79,7 +81,8 @@ fn gradients_are_found_without_metadata() {
         let stated = compile(&graph, &policy).unwrap().gradients.unwrap();
         graph.meta.properties.remove("pam.gradients");
         let labelled = compile(&graph, &Policy::preset("native").unwrap()).unwrap().source;
-        let found = differentiate::find(&labelled).unwrap().unwrap();
+        assert!(unresolved(&graph, &policy).unwrap().is_none(), "{name}");
+        let found = differentiate::find(&labelled, &Recognised::new()).unwrap().unwrap();
         assert_eq!(found.pairs.len(), stated.pairs.len(), "{name}");
     }
 }
@@ -186,4 +189,42 @@ fn built_steps_follow_exported_ones() {
         assert!(exported[19] < exported[0], "{name} does not learn");
         assert!(worst < 1e-4, "{name}: {built:?} is not {exported:?}");
     }
+}
+
+#[test]
+fn a_gradient_is_recognised_by_its_values() {
+    // Both the gradient and its clipped form enter the optimizer, under names that say nothing.
+    let text = "graph g {
+        in x: f32[4]
+        in w: f32[4] = [1.0, -2.0, 3.0, 0.5]
+        const half: f32[] = 0.5
+        const low: f32[] = -0.01
+        const high: f32[] = 0.01
+        a: f32[4] = Mul(x, w) //@ a forward other approx
+        b: f32[4] = Mul(a, a) //@ b loss loss approx
+        c: f32[] = ReduceMean(b) {keepdims=0} //@ c loss loss approx
+        d: f32[4] = Mul(a, half) //@ d backward other approx
+        e: f32[4] = Mul(d, x) //@ e backward other approx
+        f: f32[4] = Clip(e, low, high) //@ f backward other approx
+        g: f32[4] = Add(e, f) //@ g optimizer optimizer approx
+        h: f32[4] = Sub(w, g) //@ h optimizer optimizer approx
+        out loss = c
+        out new.w = h
+        bind new.w -> w
+    }";
+    let graph = pam_ir::text::parse(text, &[]).unwrap();
+    let model = pam_ir::onnx::export::export(&graph, &Default::default(), &Default::default());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("step.onnx");
+    std::fs::write(&path, prost::Message::encode_to_vec(&model.unwrap())).unwrap();
+    let out = folder.path().join("out.onnx");
+    let args =
+        [path.as_os_str(), "--policy".as_ref(), "exact".as_ref(), "-o".as_ref(), out.as_os_str()];
+    let (printed, _) = common::expect(0, args);
+    assert!(printed.contains("1 computed anew, found by evaluation"), "{printed}");
+    // A library that cannot execute says what it lacks.
+    let file = ModelFile { model: load(&path).unwrap(), path };
+    let graph = import(&[file], &ImportOptions::default()).unwrap().graph;
+    let error = compile(&graph, &Policy::preset("exact").unwrap()).unwrap_err().to_string();
+    assert!(error.contains("which value is the gradient of `w` is not clear"), "{error}");
 }

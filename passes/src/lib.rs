@@ -26,7 +26,7 @@ mod roles;
 mod simplify;
 pub mod step;
 
-pub use differentiate::{GradientEvidence, Gradients};
+pub use differentiate::{GradientEvidence, Gradients, Recognised};
 pub use fold::Folded;
 pub use policy::{Backward, Multiplier, Policy};
 pub use roles::Evidence;
@@ -118,14 +118,27 @@ pub struct Compiled {
 /// # Errors
 /// Names the node that cannot be rewritten.
 pub fn compile(graph: &Graph, policy: &Policy) -> Result<Compiled, CompileError> {
-    let (mut source, folded) = fold::fold(graph);
-    let evidence = roles::assign(&mut source);
-    components::assign(&mut source);
-    let caught = policy.assign(&mut source);
-    check(&source, "labelling");
+    compile_with(graph, policy, &Recognised::new())
+}
+
+/// Rewrites a graph under a policy, with gradients that were recognised by their values, see
+/// [`unresolved`].
+///
+/// # Errors
+/// Names the node that cannot be rewritten.
+pub fn compile_with(
+    graph: &Graph,
+    policy: &Policy,
+    recognised: &Recognised,
+) -> Result<Compiled, CompileError> {
+    let Labelled { source, folded, evidence, caught } = label(graph, policy);
     let arithmetic =
         policy.arithmetic().map_err(|e| CompileError::general(e, "use one of them"))?;
-    let gradients = gradients(&source, policy)?;
+    let gradients = gradients(&source, policy, recognised)?;
+    if let Some((parameter, _)) = gradients.iter().flat_map(|g| &g.open).next() {
+        let reason = format!("which value is the gradient of `{parameter}` is not clear");
+        return Err(CompileError::general(reason, "name it in the metadata `pam.gradients`"));
+    }
     let (lowered, rewrites) = match &gradients {
         Some(gradients) => differentiate::regenerate(&source, gradients, arithmetic)?,
         None => lower(&source, arithmetic)?,
@@ -140,13 +153,53 @@ pub fn compile(graph: &Graph, policy: &Policy) -> Result<Compiled, CompileError>
     Ok(Compiled { source, graph, rewrites, folded, evidence, caught, gradients })
 }
 
+/// A graph after the first four passes.
+struct Labelled {
+    source: Graph,
+    folded: Folded,
+    evidence: Evidence,
+    caught: Vec<usize>,
+}
+
+fn label(graph: &Graph, policy: &Policy) -> Labelled {
+    let (mut source, folded) = fold::fold(graph);
+    let evidence = roles::assign(&mut source);
+    components::assign(&mut source);
+    let caught = policy.assign(&mut source);
+    check(&source, "labelling");
+    Labelled { source, folded, evidence, caught }
+}
+
+/// The labelled graph and its gradients, where they are to be computed anew and neither names nor the
+/// graph's shape tell which value is the gradient of some parameter. Whoever can execute the graph of
+/// [`gradient_check`] recognises it by its values.
+///
+/// # Errors
+/// Where the graph cannot be differentiated under the policy.
+pub fn unresolved(
+    graph: &Graph,
+    policy: &Policy,
+) -> Result<Option<(Graph, Gradients)>, CompileError> {
+    if policy.backward != Backward::Regenerate && !policy.wants_exact() {
+        return Ok(None);
+    }
+    let source = label(graph, policy).source;
+    let found = gradients(&source, policy, &Recognised::new())?;
+    Ok(found.filter(|g| !g.open.is_empty()).map(|g| (source, g)))
+}
+
 /// The gradients that are to be computed anew; none where the imported backward pass is kept.
-fn gradients(graph: &Graph, policy: &Policy) -> Result<Option<Gradients>, CompileError> {
+fn gradients(
+    graph: &Graph,
+    policy: &Policy,
+    recognised: &Recognised,
+) -> Result<Option<Gradients>, CompileError> {
     let forward = |n: &&Node| matches!(n.role, Role::Forward | Role::Loss);
     let exact = graph.nodes.iter().filter(forward).find(|n| n.mode == Mode::Exact && multiplies(n));
     if graph.nodes.iter().any(|n| n.op == Op::Gradient) {
         let remedy = "ask for the gradients of one loss";
-        return differentiate::find(graph).map_err(|e| CompileError::general(e, remedy));
+        return differentiate::find(graph, recognised)
+            .map_err(|e| CompileError::general(e, remedy));
     }
     match (policy.backward, exact) {
         (Backward::Keep, Some(node)) => {
@@ -157,7 +210,7 @@ fn gradients(graph: &Graph, policy: &Policy) -> Result<Option<Gradients>, Compil
         _ => {}
     }
     let error = CompileError::general;
-    let found = differentiate::find(graph)
+    let found = differentiate::find(graph, recognised)
         .map_err(|e| error(e, "name it in the metadata `pam.gradients`, or use approx"))?;
     match found {
         // A forward pass alone has no backward pass to replace.

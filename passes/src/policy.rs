@@ -326,6 +326,11 @@ impl Policy {
         self.default == Mode::Native || self.overrides.iter().any(|o| o.mode == Mode::Native)
     }
 
+    /// Whether some nodes may have exact derivatives.
+    pub(crate) fn wants_exact(&self) -> bool {
+        self.default == Mode::Exact || self.overrides.iter().any(|o| o.mode == Mode::Exact)
+    }
+
     pub(crate) fn arithmetic(&self) -> Result<Arithmetic, String> {
         Ok(Arithmetic::Pam { offset: self.total_offset()?, mantissa: self.mantissa })
     }

@@ -17,6 +17,8 @@ pub enum GradientEvidence {
     Names,
     /// They are what enters the optimizer of their parameter.
     Shape,
+    /// They have the values that differentiating the forward pass gives.
+    Evaluation,
 }
 
 impl GradientEvidence {
@@ -27,6 +29,7 @@ impl GradientEvidence {
             GradientEvidence::Metadata => "metadata",
             GradientEvidence::Names => "names",
             GradientEvidence::Shape => "graph shape",
+            GradientEvidence::Evaluation => "evaluation",
         }
     }
 }
@@ -40,13 +43,19 @@ pub struct Gradients {
     pub pairs: Vec<(String, String)>,
     /// The weakest evidence that was needed.
     pub evidence: GradientEvidence,
+    /// Parameters whose gradient neither names nor the graph's shape tell, with the values that may be
+    /// it.
+    pub open: Vec<(String, Vec<String>)>,
 }
+
+/// Gradients that were recognised by their values: parameter to value.
+pub type Recognised = BTreeMap<String, String>;
 
 /// Finds the gradients of a labelled training step; `None` where it has no loss or trains nothing.
 ///
 /// # Errors
-/// Names the parameter whose gradient is not found.
-pub fn find(graph: &Graph) -> Result<Option<Gradients>, String> {
+/// Where gradients of several values are asked for, or one may be none of the values.
+pub fn find(graph: &Graph, recognised: &Recognised) -> Result<Option<Gradients>, String> {
     if let Some(asked) = asked(graph)? {
         return Ok(Some(asked));
     }
@@ -72,6 +81,7 @@ pub fn find(graph: &Graph) -> Result<Option<Gradients>, String> {
         loss: graph.value(loss.value).name.clone(),
         pairs: Vec::new(),
         evidence: GradientEvidence::Metadata,
+        open: Vec::new(),
     };
     for Binding { new, old } in &graph.bindings {
         let (Some(&parameter), Some(&next)) = (inputs.get(old.as_str()), outputs.get(new.as_str()))
@@ -86,19 +96,38 @@ pub fn find(graph: &Graph) -> Result<Option<Gradients>, String> {
         let fits = |v: &ValueId| graph.ty(*v) == graph.ty(parameter);
         let by_metadata = stated.get(old).and_then(|g| values.get(g.as_str())).filter(|v| fits(v));
         let by_name = values.get(format!("{old}_grad").as_str()).filter(|v| fits(v));
-        let (gradient, evidence) = match (by_metadata, by_name) {
-            (Some(&v), _) => (v, GradientEvidence::Metadata),
-            (None, Some(&v)) => (v, GradientEvidence::Names),
-            (None, None) => match entering(graph, next, parameter)[..] {
+        let by_value = recognised.get(old).and_then(|g| values.get(g.as_str())).filter(|v| fits(v));
+        let (gradient, evidence) = match (by_metadata, by_name, by_value) {
+            (Some(&v), ..) => (v, GradientEvidence::Metadata),
+            (None, Some(&v), _) => (v, GradientEvidence::Names),
+            (None, None, Some(&v)) => (v, GradientEvidence::Evaluation),
+            (None, None, None) => match entering(graph, next, parameter)[..] {
                 [v] => (v, GradientEvidence::Shape),
-                [] => return Err(format!("the gradient of `{old}` is not found")),
-                _ => return Err(format!("several values may be the gradient of `{old}`")),
+                _ => {
+                    let possible = candidates(graph, next, parameter, &forward);
+                    if possible.is_empty() {
+                        return Err(format!("no value can be the gradient of `{old}`"));
+                    }
+                    found.open.push((old.clone(), possible));
+                    continue;
+                }
             },
         };
         found.evidence = found.evidence.max(evidence);
         found.pairs.push((old.clone(), graph.value(gradient).name.clone()));
     }
-    Ok((!found.pairs.is_empty()).then_some(found))
+    Ok((!found.pairs.is_empty() || !found.open.is_empty()).then_some(found))
+}
+
+/// The values on the way to a new value that have the type of the parameter and are no part of the
+/// forward pass.
+fn candidates(graph: &Graph, next: ValueId, parameter: ValueId, forward: &[bool]) -> Vec<String> {
+    let needed = graph.ancestors([next]);
+    let nodes = graph.nodes.iter().zip(needed).filter(|(_, needed)| *needed);
+    let values = nodes.flat_map(|(node, _)| node.outputs.iter().flatten());
+    let fitting = values
+        .filter(|v| **v != next && !forward[v.index()] && graph.ty(**v) == graph.ty(parameter));
+    fitting.map(|&v| graph.value(v).name.clone()).collect()
 }
 
 /// What the ops `Gradient` of a graph ask for.
@@ -113,6 +142,7 @@ fn asked(graph: &Graph) -> Result<Option<Gradients>, String> {
             loss: loss.clone(),
             pairs: Vec::new(),
             evidence: GradientEvidence::Op,
+            open: Vec::new(),
         });
         if all.loss != loss {
             return Err(format!("gradients of both `{}` and `{loss}` are asked for", all.loss));

@@ -16,7 +16,7 @@ mod selection;
 mod table;
 mod vjp;
 
-pub use gradients::{GradientEvidence, Gradients, find};
+pub use gradients::{GradientEvidence, Gradients, Recognised, find};
 pub(crate) use regenerate::{check_graph, regenerate};
 
 use crate::lower::{Arithmetic, LowerError, Lowering};

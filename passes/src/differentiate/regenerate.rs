@@ -19,7 +19,8 @@ pub(crate) fn regenerate(
 ) -> Result<(Graph, Vec<Rewrite>), CompileError> {
     let values = by_name(graph);
     let cut: Vec<ValueId> = found.pairs.iter().map(|(_, g)| values[g.as_str()]).collect();
-    let wanted: Vec<ValueId> = found.pairs.iter().map(|(p, _)| values[p.as_str()]).collect();
+    let parameters: Vec<&str> = found.pairs.iter().map(|(p, _)| p.as_str()).collect();
+    let wanted: Vec<ValueId> = parameters.iter().map(|p| values[*p]).collect();
     let loss = values[found.loss.as_str()];
     if graph.producer(loss).is_none() {
         let reason = format!("the loss `{}` is not computed by the model", found.loss);
@@ -34,7 +35,7 @@ pub(crate) fn regenerate(
         let decomposed = on_path[id.index()] && node.mode == Mode::Native;
         forward(r, node, decomposed, arithmetic, &mut rewrites)?;
         if id.index() + 1 == before.len() {
-            let new = differentiate(r, arithmetic, loss, &wanted, found)?;
+            let new = differentiate(r, arithmetic, loss, &wanted, &parameters, &found.loss)?;
             for (&old, new) in cut.iter().zip(new) {
                 r.set(old, new);
             }
@@ -45,18 +46,24 @@ pub(crate) fn regenerate(
 }
 
 /// A graph in native arithmetic that computes the gradient of each parameter twice: `imported.<p>` as
-/// the file has it, and `regenerated.<p>` by differentiating the forward pass.
+/// the file has it, and `regenerated.<p>` by differentiating the forward pass. For a parameter whose
+/// gradient is not known, `candidate.<p>.<i>` are the values that may be it.
 pub(crate) fn check_graph(graph: &Graph, found: &Gradients) -> Result<Graph, CompileError> {
     let values = by_name(graph);
     let loss = values[found.loss.as_str()];
     let mut native = graph.clone();
     native.bindings.clear();
-    native.outputs = found
-        .pairs
-        .iter()
-        .map(|(p, g)| Output { name: format!("imported.{p}"), value: values[g.as_str()] })
-        .collect();
-    native.outputs.push(Output { name: "loss".to_owned(), value: loss });
+    native.outputs.clear();
+    let mut output = |name: String, value: ValueId| native.outputs.push(Output { name, value });
+    for (p, g) in &found.pairs {
+        output(format!("imported.{p}"), values[g.as_str()]);
+    }
+    for (p, possible) in &found.open {
+        for (i, g) in possible.iter().enumerate() {
+            output(format!("candidate.{p}.{i}"), values[g.as_str()]);
+        }
+    }
+    output("loss".to_owned(), loss);
     for node in &mut native.nodes {
         node.mode = Mode::Native;
     }
@@ -64,13 +71,15 @@ pub(crate) fn check_graph(graph: &Graph, found: &Gradients) -> Result<Graph, Com
     let nodes: Vec<NodeId> = ids(&native).filter(|n| needed[n.index()]).collect();
     let native = native.with_nodes(&nodes);
     let on_path = native.ancestors([loss]);
-    let wanted: Vec<ValueId> = found.pairs.iter().map(|(p, _)| values[p.as_str()]).collect();
+    let parameters = found.pairs.iter().map(|(p, _)| p).chain(found.open.iter().map(|(p, _)| p));
+    let parameters: Vec<&str> = parameters.map(String::as_str).collect();
+    let wanted: Vec<ValueId> = parameters.iter().map(|p| values[*p]).collect();
     let arithmetic = Arithmetic::Portable;
     native.rebuild(|r, id, node| {
         forward(r, node, on_path[id.index()], arithmetic, &mut Vec::new())?;
         if id.index() + 1 == nodes.len() {
-            let new = differentiate(r, arithmetic, loss, &wanted, found)?;
-            for ((p, _), v) in found.pairs.iter().zip(new) {
+            let new = differentiate(r, arithmetic, loss, &wanted, &parameters, &found.loss)?;
+            for (p, v) in parameters.iter().zip(new) {
                 r.to.output(&format!("regenerated.{p}"), v);
             }
         }
@@ -97,13 +106,14 @@ fn differentiate(
     arithmetic: Arithmetic,
     loss: ValueId,
     wanted: &[ValueId],
-    found: &Gradients,
+    parameters: &[&str],
+    name: &str,
 ) -> Result<Vec<ValueId>, CompileError> {
     let inputs: Vec<ValueId> = wanted.iter().map(|&v| r.get(v)).collect();
     let loss = r.get(loss);
-    let new = gradients(r, arithmetic, loss, &inputs).map_err(|e| error(found, e))?;
-    let each = new.into_iter().zip(&found.pairs);
-    each.map(|(v, (parameter, _))| {
+    let new = gradients(r, arithmetic, loss, &inputs).map_err(|e| error(name, e))?;
+    let each = new.into_iter().zip(parameters);
+    each.map(|(v, parameter)| {
         v.ok_or_else(|| {
             let reason = format!("no path leads from the parameter `{parameter}` to the loss");
             CompileError::general(reason, "leave it out of the bindings, or keep the backward pass")
@@ -112,7 +122,7 @@ fn differentiate(
     .collect()
 }
 
-fn error(found: &Gradients, e: DifferentiateError) -> CompileError {
+fn error(loss: &str, e: DifferentiateError) -> CompileError {
     let remedy =
         "use the modes approx and native in the forward pass, which keep the imported backward";
     match e.node {
@@ -128,7 +138,7 @@ fn error(found: &Gradients, e: DifferentiateError) -> CompileError {
             let reason = format!("{}{made}", e.reason);
             CompileError { node: Some(name), op, reason, remedy: remedy.to_owned() }
         }
-        None => CompileError::general(format!("`{}`: {}", found.loss, e.reason), remedy),
+        None => CompileError::general(format!("`{loss}`: {}", e.reason), remedy),
     }
 }
 

@@ -119,13 +119,12 @@ impl Importer<'_> {
         let op = node.op_type();
         let mut vendor = Vendor { importer: self, inputs, attrs, outputs, op };
         let made = rule(&mut vendor);
-        Some(made.map(|values| {
+        Some(made.inspect(|values| {
             for (value, name) in values.iter().zip(&node.output) {
                 if let (Some(value), false) = (value, name.is_empty()) {
                     self.builder.rename(*value, &format!("{}{name}", context.prefix));
                 }
             }
-            values
         }))
     }
 }

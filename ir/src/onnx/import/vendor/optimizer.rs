@@ -11,7 +11,7 @@ fn each(
     update: impl Fn(&mut Vendor<'_, '_>, &[ValueId]) -> Result<Vec<ValueId>>,
 ) -> Outputs {
     let tensors = v.inputs.len().saturating_sub(2);
-    if tensors == 0 || tensors % groups != 0 {
+    if tensors == 0 || !tensors.is_multiple_of(groups) {
         return Err(format!("takes a rate, a count and {groups} tensors for each parameter"));
     }
     let n = tensors / groups;

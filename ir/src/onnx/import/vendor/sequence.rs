@@ -174,15 +174,15 @@ impl Importer<'_> {
             return Ok(());
         }
         let mut new: Vec<Vec<ValueId>> = vec![Vec::new(); groups];
-        for i in 0..own[0].len() {
+        for (i, (&p, &g)) in own[0].iter().zip(own.get(1).unwrap_or(&own[0])).enumerate() {
             if op == "AdamWOptimizer" {
-                let tensors = [own[0][i], own[1][i], own[2][i], own[3][i]];
+                let tensors = [p, g, own[2][i], own[3][i]];
                 let [p, m, s] = optimizer::adamw(&mut v, [inputs[0], inputs[1]], tensors)?;
                 for (group, value) in [(0, p), (2, m), (3, s)] {
                     new[group].push(value);
                 }
             } else {
-                new[0].push(optimizer::sgd(&mut v, inputs[0], own[0][i], own[1][i])?);
+                new[0].push(optimizer::sgd(&mut v, inputs[0], p, g)?);
             }
         }
         let done = v.done();
