@@ -129,6 +129,22 @@ fn a_report_says_what_was_done() {
     assert!(!html.contains("http") && !html.contains("<script"), "the page stands alone");
 }
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[test]
+fn the_kernels_of_this_program_do_not_multiply() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("kernels.json");
+    let (printed, _) = expect(0, strings(&[&"audit", &"--kernels", &"--report", &report]));
+    assert!(printed.contains(": 0 multiply or divide floats, 0 vectors of integers"), "{printed}");
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+    let kernels = json["kernels"].as_array().unwrap();
+    let names: Vec<&str> = kernels.iter().map(|k| k["name"].as_str().unwrap()).collect();
+    for part in ["pam::map2", "avx512::compare", "avx512_grad::raw", "rows::accumulate"] {
+        assert!(names.iter().any(|n| n.contains(part)), "no {part} among {names:?}");
+    }
+    assert!(kernels.iter().all(|k| k["float_multiplies"] == 0));
+}
+
 #[test]
 fn the_readme_shows_what_is_printed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -5,7 +5,7 @@
 
 use crate::simd::native::{map1, map2};
 use crate::simd::pam;
-use crate::{native, pa};
+use crate::{function, native, pa};
 
 /// An operation on one slice.
 #[derive(Clone, Copy, Debug)]
@@ -107,10 +107,10 @@ pub fn minimum(a: f32, b: f32) -> f32 {
 /// `y[i] = op(x[i])`.
 pub fn unary(op: Unary, x: &[f32], y: &mut [f32]) {
     match op {
-        Unary::PaExp2 => pam::map1(pa::exp2, x, y),
-        Unary::PaLog2 => pam::map1(pa::log2, x, y),
+        Unary::PaExp2 => pam::map1(function::Exp2, x, y),
+        Unary::PaLog2 => pam::map1(function::Log2, x, y),
         Unary::Scale(k) => scale(k, x, y),
-        Unary::Round(bits) => pam::map1(move |x| pa::round_mantissa(x, bits), x, y),
+        Unary::Round(bits) => pam::map1(function::Round(bits), x, y),
         Unary::Neg => map1(|x: f32| -x, x, y),
         Unary::Abs => map1(f32::abs, x, y),
         Unary::Floor => map1(f32::floor, x, y),
@@ -153,9 +153,9 @@ fn scale(k: i32, x: &[f32], y: &mut [f32]) {
             (e > 0) & (e < 255) & (e + k.clamp(-300, 300) > 0) & (e + k.clamp(-300, 300) < 255)
         };
         if x.iter().fold(true, |all, x| all & inside(x)) {
-            pam::map1(move |x: f32| f32::from_bits(x.to_bits().wrapping_add(step)), x, y);
+            pam::map1(function::AddStep(step), x, y);
         } else {
-            y.iter_mut().zip(x).for_each(|(y, &x)| *y = pa::scale_pow2(x, k));
+            pam::map1(function::ScalePow2(k), x, y);
         }
     }
 }
@@ -163,12 +163,12 @@ fn scale(k: i32, x: &[f32], y: &mut [f32]) {
 /// `y[i] = op(a[i], b[i])`.
 pub fn binary(op: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
     match op {
-        Binary::PaMul(0) => pam::map2(|a, b| pa::mul(a, b, 0), a, b, y),
-        Binary::PaMul(offset) => pam::map2(move |a, b| pa::mul(a, b, offset), a, b, y),
-        Binary::PaDiv(0) => pam::map2(|a, b| pa::div(a, b, 0), a, b, y),
-        Binary::PaDiv(offset) => pam::map2(move |a, b| pa::div(a, b, offset), a, b, y),
-        Binary::PaExp2Grad => pam::map2(pa::exp2_grad, a, b, y),
-        Binary::PaLog2Grad => pam::map2(pa::log2_grad, a, b, y),
+        Binary::PaMul(0) => pam::map2(function::PlainMul, a, b, y),
+        Binary::PaMul(offset) => pam::map2(function::Mul(offset), a, b, y),
+        Binary::PaDiv(0) => pam::map2(function::PlainDiv, a, b, y),
+        Binary::PaDiv(offset) => pam::map2(function::Div(offset), a, b, y),
+        Binary::PaExp2Grad => pam::map2(function::Exp2Grad, a, b, y),
+        Binary::PaLog2Grad => pam::map2(function::Log2Grad, a, b, y),
         Binary::Add => map2(|a: f32, b: f32| a + b, a, b, y),
         Binary::Sub => map2(|a: f32, b: f32| a - b, a, b, y),
         Binary::Max => map2(maximum, a, b, y),
@@ -183,8 +183,8 @@ pub fn binary(op: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
 /// `y[i] = op(a[i], b[i], c[i])`.
 pub fn ternary(op: Ternary, a: &[f32], b: &[f32], c: &[f32], y: &mut [f32]) {
     match op {
-        Ternary::PaMulGrad(o) => pam::map3(move |a, b, c| pa::mul_grad(a, b, c, o), a, b, c, y),
-        Ternary::PaDivGradA(o) => pam::map3(move |a, b, c| pa::div_grad_a(a, b, c, o), a, b, c, y),
-        Ternary::PaDivGradB(o) => pam::map3(move |a, b, c| pa::div_grad_b(a, b, c, o), a, b, c, y),
+        Ternary::PaMulGrad(o) => pam::map3(function::MulGrad(o), a, b, c, y),
+        Ternary::PaDivGradA(o) => pam::map3(function::DivGradA(o), a, b, c, y),
+        Ternary::PaDivGradB(o) => pam::map3(function::DivGradB(o), a, b, c, y),
     }
 }

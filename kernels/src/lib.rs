@@ -5,12 +5,16 @@
 //! sums products (matrix products, convolutions and their exact derivatives), [`reduce`] sums and
 //! compares along an axis, [`random`] draws numbers. The native twins of the PA operations, for
 //! native and mixed policies, stand beside them; native contractions come from the `gemm` crate.
+//! [`audit`] disassembles the PA kernels of an executable and counts what multiplies in them.
 //!
 //! Results never depend on the number of threads: a [`Pool`] divides outputs, never sums, and the
 //! order of the additions behind each output element is fixed (see [`contract`] and [`reduce`]).
 
+pub mod audit;
 pub mod contract;
 pub mod elementwise;
+mod function;
+mod isa;
 mod native;
 pub mod pa;
 mod pool;
@@ -20,4 +24,5 @@ mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use isa::{Isa, isa, limit_isa};
 pub use pool::Pool;

@@ -185,6 +185,7 @@ pub fn scale_pow2(x: f32, exponent: i32) -> f32 {
 
 /// The cases in which the exponent cannot simply be added to.
 #[cold]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
 fn scale_slow(x: f32, exponent: i32) -> f32 {
     let (bits, m) = (x.to_bits(), magnitude(x));
     if m >= INF {

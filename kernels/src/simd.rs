@@ -86,12 +86,23 @@ impl<F: Fn(f32, f32) -> f32 + Copy> F2 for F {
     }
 }
 
-impl<F: Fn(f32, f32, f32) -> f32 + Copy> F3 for F {
-    #[inline(always)]
-    fn call(self, a: f32, b: f32, c: f32) -> f32 {
-        self(a, b, c)
-    }
+/// Declares functions as types. Unlike a closure or a function item, whose body the compiler may leave
+/// outside of the loop and of its link section, their calls are always inlined.
+macro_rules! functions {
+    ($($name:ident $(($p:ident: $t:ty))? $f:ident($($arg:ident),*) => $body:expr;)*) => {
+        $(#[derive(Clone, Copy)]
+        pub(crate) struct $name$((pub $t))?;
+
+        impl $crate::simd::$f for $name {
+            #[inline(always)]
+            fn call(self, $($arg: f32),*) -> f32 {
+                $(let $name($p): $name = self; let _: $t = $p;)?
+                $body
+            }
+        })*
+    };
 }
+pub(crate) use functions;
 
 /// The loops of the PA operations, which may not multiply.
 pub(crate) mod pam {

@@ -4,9 +4,10 @@ use crate::args::{Audit, Input};
 use crate::failure::Failure;
 use crate::output::{check_paths, say};
 use crate::report::grouped;
-use crate::report::json::{Count, NativeReport, SCHEMA, TOOL, ViolationReport, model};
+use crate::report::json::{Count, Kernel, NativeReport, SCHEMA, TOOL, ViolationReport, model};
 use crate::source::{Source, Tolerance};
 use pam_ir::audit::{Audit as Findings, audit as audit_graph, census};
+use pam_kernels::audit::{AUDITED_BY, KernelAudit, Kind, audit_self};
 use pam_runtime::io::write_together;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -107,6 +108,50 @@ fn json(source: &Source, findings: &Findings) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
+/// Audits the machine code of the kernels.
 fn kernels(args: &Audit) -> Result<ExitCode, Failure> {
-    Err(Failure::new(format!("audit --kernels --device {}: not built yet", args.device)))
+    if args.device != "cpu" {
+        let reason = "the kernels of this device are audited by tests/cuda/run.sh of the source, which \
+                      compiles and disassembles them; use --device cpu here";
+        return Err(Failure::new(format!("audit --kernels --device {}: {reason}", args.device)));
+    }
+    let kernels = audit_self().map_err(|e| Failure::new(e.to_string()))?;
+    if let Some(path) = &args.report {
+        let report = serde_json::json!({
+            "schema": SCHEMA,
+            "kernels": kernels.iter().map(Kernel::from).collect::<Vec<_>>(),
+            "tool": TOOL,
+        });
+        let mut bytes =
+            serde_json::to_vec_pretty(&report).map_err(|e| Failure::new(e.to_string()))?;
+        bytes.push(b'\n');
+        write_together(&[(path.clone(), bytes)])?;
+    }
+    let clean = kernels.iter().all(KernelAudit::is_clean);
+    if !args.volume.quiet {
+        print_kernels(&kernels, args.volume.verbose);
+    }
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn print_kernels(kernels: &[KernelAudit], verbose: bool) {
+    say!("{:>12}{:>8}{:>10}  kernel", "instructions", "floats", "integers");
+    for k in kernels {
+        let (floats, integers) = (k.float_multiplies(), k.integer_multiplies());
+        say!("{:>12}{floats:>8}{integers:>10}  {}", k.instructions, k.name);
+        let listed = k.findings.iter().filter(|f| verbose || f.kind != Kind::ScalarIntegerMultiply);
+        for f in listed {
+            say!("{:>30}  {:#x}: {} ({:?})", "", f.address, f.text, f.kind);
+        }
+    }
+    let instructions: usize = kernels.iter().map(|k| k.instructions).sum();
+    let floats: usize = kernels.iter().map(KernelAudit::float_multiplies).sum();
+    let vectors: usize = kernels.iter().map(|k| k.count(Kind::VectorIntegerMultiply)).sum();
+    let scalars: usize = kernels.iter().map(|k| k.count(Kind::ScalarIntegerMultiply)).sum();
+    say!(
+        "{} kernels, {} instructions: {floats} multiply or divide floats, {vectors} vectors of \
+         integers, {scalars} scalar integers (addresses); {AUDITED_BY}",
+        kernels.len(),
+        grouped(instructions as u128)
+    );
 }

@@ -30,8 +30,8 @@ pub fn compile(args: &Compile) -> Result<ExitCode, Failure> {
         Ok(certified) => certified,
         Err(violations) => {
             // The model is not written, but what is wrong with it may be read by scripts.
-            let report = Report::of(&source, &step, None);
-            write_together(&report_files(&args.report, &report, &source, &step)?)?;
+            let mut report = Report::of(&source, &step, None);
+            write_together(&report_files(&args.report, &mut report, &source, &step)?)?;
             return Err(refutation(first, violations));
         }
     };
@@ -40,8 +40,8 @@ pub fn compile(args: &Compile) -> Result<ExitCode, Failure> {
         ("pam.constant_folded", folded_text(&step.compiled)),
     ];
     let output = written(&source, certified, &stated, &path)?;
-    let report = Report::of(&source, &step, Some(sha256_hex(&output.model)));
-    let mut files = report_files(&args.report, &report, &source, &step)?;
+    let mut report = Report::of(&source, &step, Some(sha256_hex(&output.model)));
+    let mut files = report_files(&args.report, &mut report, &source, &step)?;
     let bytes = output.model.len() + output.data.as_ref().map_or(0, |(_, d)| d.len());
     files.extend(output.data);
     files.push((path.clone(), output.model));
@@ -60,14 +60,18 @@ pub fn report_paths(args: &ReportArgs) -> Vec<&Path> {
     args.report.iter().chain(&args.html).map(PathBuf::as_path).collect()
 }
 
-/// The report files that are asked for.
+/// The report files that are asked for; what is written is completed by the audit of the kernels.
 pub fn report_files(
     args: &ReportArgs,
-    report: &Report,
+    report: &mut Report,
     source: &Source,
     step: &Step,
 ) -> Result<Vec<(PathBuf, Vec<u8>)>, Failure> {
     let mut files = Vec::new();
+    if report_paths(args).is_empty() {
+        return Ok(files);
+    }
+    report.audit_kernels();
     if let Some(path) = &args.report {
         let mut json = serde_json::to_vec_pretty(report).map_err(|e| Failure::file(path, e))?;
         json.push(b'\n');

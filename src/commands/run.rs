@@ -23,8 +23,8 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
         certified(&source, &args.policy)?
     } else {
         let step = Step::compile(&source, policy(&args.policy)?)?;
-        let report = Report::of(&source, &step, None);
-        let files = report_files(&args.report, &report, &source, &step)?;
+        let mut report = Report::of(&source, &step, None);
+        let files = report_files(&args.report, &mut report, &source, &step)?;
         if let Err(violations) = &step.verdict {
             write_together(&files)?;
             return Err(refutation(path, violations));

@@ -38,8 +38,8 @@ pub fn train(args: &Train) -> Result<ExitCode, Failure> {
         certified(&source, &args.policy)?
     } else {
         let step = Step::compile(&source, policy(&args.policy)?)?;
-        let report = Report::of(&source, &step, None);
-        write_together(&report_files(&args.report, &report, &source, &step)?)?;
+        let mut report = Report::of(&source, &step, None);
+        write_together(&report_files(&args.report, &mut report, &source, &step)?)?;
         match &step.verdict {
             Ok(_) => step.certified(path)?,
             Err(violations) => return Err(refutation(path, violations)),

@@ -36,6 +36,7 @@ pub fn page(report: &Report, source: &Source, step: &Step) -> String {
     let empty = Graph::default();
     let after = step.verdict.as_ref().map_or(&empty, |c| c.graph());
     nodes(&mut out, &changes(&source.graph, after));
+    kernels(&mut out, report);
     certificate(&mut out, report);
     out.push_str("</html>\n");
     out
@@ -114,6 +115,24 @@ fn nodes(out: &mut String, changes: &[Change]) {
         }
         out.push_str("</details>\n");
     }
+}
+
+fn kernels(out: &mut String, report: &Report) {
+    out.push_str(
+        "<h2>Kernels of this program</h2>\n<table><tr><th>kernel<th class=n>instructions\
+         <th class=n>multiply floats<th class=n>multiply integers</tr>\n",
+    );
+    for k in &report.kernels {
+        let _ = writeln!(
+            out,
+            "<tr><td>{}<td class=n>{}<td class=n>{}<td class=n>{}</tr>",
+            escape(&k.name),
+            k.instructions,
+            k.float_multiplies,
+            k.integer_multiplies
+        );
+    }
+    out.push_str("</table>\n");
 }
 
 fn certificate(out: &mut String, report: &Report) {

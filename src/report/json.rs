@@ -8,6 +8,7 @@ use pam_ir::cost::{F32_MUL_PJ, F32_MUL_UM2, INT32_ADD_PJ, INT32_ADD_UM2, pa_tota
 use pam_ir::graph::Graph;
 use pam_ir::op::Op;
 use pam_ir::role::{Component, Role};
+use pam_kernels::audit::{AUDITED_BY, KernelAudit, audit_self};
 use pam_passes::Policy;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -178,6 +179,19 @@ pub struct Kernel {
     pub audited_by: String,
 }
 
+impl From<&KernelAudit> for Kernel {
+    fn from(k: &KernelAudit) -> Kernel {
+        Kernel {
+            backend: "cpu".to_owned(),
+            name: k.name.clone(),
+            instructions: k.instructions,
+            float_multiplies: k.float_multiplies(),
+            integer_multiplies: k.integer_multiplies(),
+            audited_by: AUDITED_BY.to_owned(),
+        }
+    }
+}
+
 /// Energy and area of the multiplications alone.
 #[derive(Serialize)]
 pub struct Cost {
@@ -242,6 +256,14 @@ impl Report {
             cost: cost(source, after),
             tool: TOOL,
         }
+    }
+}
+
+impl Report {
+    /// Adds the audit of the kernels. Where the format of the executable is not known, nothing is claimed
+    /// of it.
+    pub fn audit_kernels(&mut self) {
+        self.kernels = audit_self().unwrap_or_default().iter().map(Kernel::from).collect();
     }
 }
 

@@ -266,7 +266,7 @@ fn tile(
     let b = right.panel(p);
     let form = form(own, left.facts[q], right.facts[p], offset);
     #[cfg(target_arch = "x86_64")]
-    if form != Form::Special && crate::x86::avx512_available() {
+    if form != Form::Special && crate::x86::available() {
         let raises = own.raises(offset);
         let floors = (form == Form::Compare).then(|| &left.floors[panel.clone()]);
         return crate::x86::grad_tile(&raises, &left.sums[panel], floors, b, out);

@@ -18,7 +18,7 @@
 mod columns;
 mod conv;
 mod grad;
-mod pack;
+pub(crate) mod pack;
 mod rows;
 mod serial;
 

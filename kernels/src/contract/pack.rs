@@ -10,8 +10,8 @@ use crate::pa::{Offset, round_mantissa};
 use crate::simd::multiversion;
 use std::ops::Range;
 
-pub(super) const MAGNITUDE: u32 = 0x7FFF_FFFF;
-pub(super) const MIN: u32 = 0x0080_0000;
+pub(crate) const MAGNITUDE: u32 = 0x7FFF_FFFF;
+pub(crate) const MIN: u32 = 0x0080_0000;
 const INF: u32 = 0x7F80_0000;
 pub(super) const BIAS: u32 = 0x3F80_0000;
 

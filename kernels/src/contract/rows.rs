@@ -2,9 +2,10 @@
 
 use super::K_CHUNK;
 use super::columns::Columns;
-use super::pack::{BIAS, Facts, Form, MAGNITUDE, MIN, gather, narrow};
+use super::pack::{BIAS, Facts, Form, gather, narrow};
 use super::serial::{Left, Out};
-use crate::pa::{self, Offset, round_mantissa};
+use crate::function;
+use crate::pa::{Offset, round_mantissa};
 use crate::simd::{F2, multiversion};
 use std::ops::Range;
 
@@ -47,22 +48,13 @@ pub(crate) fn product(
                 let bias = BIAS.wrapping_sub(offset as u32);
                 match Form::of(left, right, offset) {
                     Form::Raw => {
-                        let product = |a: f32, b: f32| {
-                            f32::from_bits(a.to_bits().wrapping_sub(bias).wrapping_add(b.to_bits()))
-                        };
-                        accumulate(product, row, block, sums);
+                        accumulate(function::Raw(bias), row, block, sums);
                     }
                     Form::Zeros { .. } | Form::Compare => {
-                        let product = move |a: f32, b: f32| {
-                            let (x, y) = (a.to_bits() & MAGNITUDE, b.to_bits() & MAGNITUDE);
-                            let sum = a.to_bits().wrapping_sub(bias).wrapping_add(b.to_bits());
-                            let lives = (x >= MIN) & (y >= MIN) & (x + y >= bias + MIN);
-                            f32::from_bits(if lives { sum } else { 0 })
-                        };
-                        accumulate(product, row, block, sums);
+                        accumulate(function::Compared(bias), row, block, sums);
                     }
                     Form::Full | Form::Special => {
-                        accumulate(move |a, b| pa::mul(a, b, offset), row, block, sums);
+                        accumulate(function::Mul(offset), row, block, sums);
                     }
                 }
                 // SAFETY: the caller hands over these rows and columns.

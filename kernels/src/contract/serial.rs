@@ -175,7 +175,7 @@ pub(crate) fn serial(
                 return zero(m, columns, out);
             }
             #[cfg(target_arch = "x86_64")]
-            if m >= FEW_ROWS && crate::x86::avx512_available() {
+            if m >= FEW_ROWS && crate::x86::available() {
                 return tiled(w, m, columns, k, left, right, out, (offset, mantissa));
             }
             rows::product(&mut w.block, m, columns, k, left, right, out, (offset, mantissa));

@@ -1,19 +1,22 @@
 //! Micro-kernels for x86-64, in the link section `pam_text` like every kernel of PA arithmetic, so that
 //! their machine code can be disassembled and shown not to multiply.
 
+mod avx2;
 mod avx512;
 mod avx512_grad;
 
 use crate::contract::{Form, LeftPanel, Raises, RightPanel, TILE_COLUMNS, TILE_ROWS};
+use crate::isa::{Isa, isa};
 use crate::pa::{self, Offset};
 use crate::simd::multiversion;
 
-/// Whether the AVX-512 micro-kernels can run here.
-pub(crate) fn avx512_available() -> bool {
-    is_x86_feature_detected!("avx512f")
+/// Whether there are micro-kernels that can run here.
+pub(crate) fn available() -> bool {
+    isa() >= Isa::Avx2
 }
 
-/// One register tile: panel `q` of the left operand times panel `p` of the right one.
+/// One register tile: panel `q` of the left operand times panel `p` of the right one. The callers have
+/// asked [`available`].
 pub(crate) fn tile(
     left: &LeftPanel,
     q: usize,
@@ -28,26 +31,39 @@ pub(crate) fn tile(
     let sums = &left.sums[panel.clone()];
     let floors = &left.floors[panel.clone()];
     let masks = &left.masks[panel.clone()];
-    match Form::of(left.facts[q], right.facts[p], offset) {
-        // SAFETY: the callers have asked `avx512_available`, here and below.
-        Form::Raw => unsafe { avx512::raw(sums, b, out) },
-        Form::Zeros { left: true, right: true } => {
-            // SAFETY: as above.
-            unsafe { avx512::masked::<true, true>(sums, masks, b, out) }
+    let ceilings = &left.ceilings[panel.clone()];
+    let form = Form::of(left.facts[q], right.facts[p], offset);
+    if form == Form::Special {
+        return special(&left.data[panel], b, offset, out);
+    }
+    // SAFETY: `isa` says what the processor has, and there is AVX2 at least.
+    unsafe {
+        match (form, isa() == Isa::Avx512) {
+            (Form::Raw, true) => avx512::raw(sums, b, out),
+            (Form::Raw, false) => avx2::raw(sums, b, out),
+            (Form::Zeros { left: true, right: true }, true) => {
+                avx512::masked::<true, true>(sums, masks, b, out);
+            }
+            (Form::Zeros { left: true, right: true }, false) => {
+                avx2::masked::<true, true>(sums, masks, b, out);
+            }
+            (Form::Zeros { left: true, .. }, true) => {
+                avx512::masked::<true, false>(sums, masks, b, out);
+            }
+            (Form::Zeros { left: true, .. }, false) => {
+                avx2::masked::<true, false>(sums, masks, b, out);
+            }
+            (Form::Zeros { left: false, .. }, true) => {
+                avx512::masked::<false, true>(sums, masks, b, out);
+            }
+            (Form::Zeros { left: false, .. }, false) => {
+                avx2::masked::<false, true>(sums, masks, b, out);
+            }
+            (Form::Compare, true) => avx512::compare(sums, floors, b, out),
+            (Form::Compare, false) => avx2::compare(sums, floors, b, out),
+            (Form::Full | Form::Special, true) => avx512::full(sums, floors, ceilings, b, out),
+            (Form::Full | Form::Special, false) => avx2::full(sums, floors, ceilings, b, out),
         }
-        Form::Zeros { left: true, right: false } => {
-            // SAFETY: as above.
-            unsafe { avx512::masked::<true, false>(sums, masks, b, out) }
-        }
-        Form::Zeros { left: false, .. } => {
-            // SAFETY: as above.
-            unsafe { avx512::masked::<false, true>(sums, masks, b, out) }
-        }
-        // SAFETY: as above.
-        Form::Compare => unsafe { avx512::compare(sums, floors, b, out) },
-        // SAFETY: as above.
-        Form::Full => unsafe { avx512::full(sums, floors, &left.ceilings[panel], b, out) },
-        Form::Special => special(&left.data[panel], b, offset, out),
     }
 }
 
@@ -64,7 +80,7 @@ multiversion! { pam
 }
 
 /// One register tile of an exact derivative; `floors` are needed where there are zeros or underflow.
-/// The callers have asked [`avx512_available`].
+/// The callers have asked [`available`].
 pub(crate) fn grad_tile(
     raises: &Raises,
     sums: &[i32],
@@ -72,10 +88,13 @@ pub(crate) fn grad_tile(
     right: &[f32],
     out: &mut [f32; TILE_ROWS * TILE_COLUMNS],
 ) {
-    match floors {
-        // SAFETY: the callers have asked `avx512_available`.
-        None => unsafe { avx512_grad::raw(raises, sums, right, out) },
-        // SAFETY: as above.
-        Some(floors) => unsafe { avx512_grad::compare(raises, sums, floors, right, out) },
+    // SAFETY: `isa` says what the processor has, and there is AVX2 at least.
+    unsafe {
+        match (floors, isa() == Isa::Avx512) {
+            (None, true) => avx512_grad::raw(raises, sums, right, out),
+            (None, false) => avx2::grad_raw(sums, raises, right, out),
+            (Some(floors), true) => avx512_grad::compare(raises, sums, floors, right, out),
+            (Some(floors), false) => avx2::grad_compare(sums, raises, floors, right, out),
+        }
     }
 }

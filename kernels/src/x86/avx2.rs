@@ -1,0 +1,184 @@
+//! AVX2 micro-kernels: a tile of 12 by 32 sums as four quarters of 6 by 16, which fit the registers.
+//!
+//! The panels are those of the AVX-512 forms; a quarter reads every second half of their rows, from the
+//! first-level cache. What may not be added is masked to +0, which changes no sum, since none is −0.
+
+#![allow(clippy::wildcard_imports, reason = "the intrinsics are named one by one below")]
+
+use crate::contract::{Raises, TILE_COLUMNS, TILE_ROWS};
+use std::arch::x86_64::*;
+
+type Tile = [f32; TILE_ROWS * TILE_COLUMNS];
+
+const ROWS: usize = TILE_ROWS / 2;
+const COLUMNS: usize = TILE_COLUMNS / 2;
+/// First row and column of each quarter.
+const QUARTERS: [(usize, usize); 4] = [(0, 0), (0, COLUMNS), (ROWS, 0), (ROWS, COLUMNS)];
+
+const MAGNITUDE: i32 = 0x7FFF_FFFF;
+const MIN: i32 = 0x0080_0000;
+const EXPONENT: i32 = !0x007F_FFFF;
+/// Below every slope, whatever is added to it.
+const NEVER: i32 = -0x4000_0000;
+
+/// Declares a kernel by what it adds to a sum: `at` counts the left operand's numbers, `sum` is what
+/// is added to the bits of `b`, and `place` is where the sum lies in the tile.
+macro_rules! kernel {
+    ($(#[$doc:meta])* $name:ident $(<$(const $c:ident),*>)? ($($arg:ident: $t:ty),*)
+     |$at:ident, $sum:ident, $b:ident, $place:ident| $product:expr) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// The processor must have AVX2.
+        #[target_feature(enable = "avx2")]
+        #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
+        pub(crate) unsafe fn $name$(<$(const $c: bool),*>)?(
+            sums: &[i32],
+            $($arg: $t,)*
+            right: &[f32],
+            out: &mut Tile,
+        ) {
+            let depth = right.len() / TILE_COLUMNS;
+            debug_assert_eq!(sums.len(), depth * TILE_ROWS);
+            for (top, left) in QUARTERS {
+                let mut acc = [[_mm256_setzero_ps(); 2]; ROWS];
+                for k in 0..depth {
+                    // SAFETY: the panel holds `depth` rows of 32 numbers.
+                    let b = unsafe { load(right, k * TILE_COLUMNS + left) };
+                    for row in 0..ROWS {
+                        let $at = k * TILE_ROWS + top + row;
+                        // SAFETY: the panel holds `depth` rows of 12 numbers.
+                        let $sum = unsafe { broadcast(sums, $at) };
+                        for half in 0..2 {
+                            let $b = b[half];
+                            let $place = (top + row) * TILE_COLUMNS + left + half * 8;
+                            let product = _mm256_castsi256_ps($product);
+                            acc[row][half] = _mm256_add_ps(acc[row][half], product);
+                        }
+                    }
+                }
+                for row in 0..ROWS {
+                    for half in 0..2 {
+                        let place = (top + row) * TILE_COLUMNS + left + half * 8;
+                        // SAFETY: the tile has 12 rows of 32.
+                        unsafe { _mm256_storeu_ps(out.as_mut_ptr().add(place), acc[row][half]) };
+                    }
+                }
+            }
+        }
+    };
+}
+
+kernel! {
+    /// Sums of products that are neither zero nor out of range.
+    raw() |_at, sum, b, _place| _mm256_add_epi32(sum, b)
+}
+
+kernel! {
+    /// Sums of products that may be zero but not underflow: `A` where there are zeros in the left
+    /// operand, which `masks` tells of, `B` where there are in the right one.
+    masked<const A, const B>(masks: &[u16]) |at, sum, b, _place| {
+        let mut product = _mm256_add_epi32(sum, b);
+        if A {
+            // SAFETY: `masks` is as long as `sums`.
+            let mask = _mm256_set1_epi16(unsafe { *masks.get_unchecked(at) } as i16);
+            product = _mm256_and_si256(product, mask);
+        }
+        if B {
+            product = _mm256_and_si256(product, normal(b));
+        }
+        product
+    }
+}
+
+kernel! {
+    /// Sums of products that may be zero or underflow.
+    compare(floors: &[i32]) |at, sum, b, _place| {
+        // SAFETY: `floors` is as long as `sums`.
+        let floor = unsafe { broadcast(floors, at) };
+        _mm256_andnot_si256(_mm256_cmpgt_epi32(floor, size(b)), _mm256_add_epi32(sum, b))
+    }
+}
+
+kernel! {
+    /// Sums of products of any finite numbers.
+    full(floors: &[i32], ceilings: &[i32]) |at, sum, b, _place| {
+        // SAFETY: both are as long as `sums`.
+        let (floor, ceiling) = unsafe { (broadcast(floors, at), broadcast(ceilings, at)) };
+        // Where it overflows, the left magnitude exceeds the bias, so that the sign survived.
+        let sign = _mm256_andnot_si256(_mm256_set1_epi32(MAGNITUDE), _mm256_xor_si256(sum, b));
+        let infinity = _mm256_or_si256(sign, _mm256_set1_epi32(0x7F80_0000));
+        let inside = _mm256_cmpgt_epi32(ceiling, size(b));
+        let product = _mm256_blendv_epi8(infinity, _mm256_add_epi32(sum, b), inside);
+        _mm256_andnot_si256(_mm256_cmpgt_epi32(floor, size(b)), product)
+    }
+}
+
+kernel! {
+    /// Sums of products with slopes, the exact derivatives; none is zero or out of range.
+    grad_raw(raises: &Raises) |_at, delta, b, place| {
+        // SAFETY: the place lies in the tile.
+        let raised = _mm256_add_epi32(b, unsafe { raise(raises, place) });
+        _mm256_add_epi32(_mm256_and_si256(raised, _mm256_set1_epi32(EXPONENT)), delta)
+    }
+}
+
+kernel! {
+    /// The same with zeros and underflow.
+    grad_compare(raises: &Raises, floors: &[i32]) |at, delta, b, place| {
+        // SAFETY: `floors` is as long as the sums, and the place lies in the tile.
+        let (floor, raise) = unsafe { (broadcast(floors, at), raise(raises, place)) };
+        let zero = _mm256_set1_epi32(NEVER);
+        let sizes = _mm256_blendv_epi8(zero, size(b), normal(b));
+        // Negative where the slope underflows far or is zero, and then below every floor.
+        let slope = _mm256_set1_epi32(EXPONENT);
+        let slope = _mm256_and_si256(_mm256_add_epi32(sizes, raise), slope);
+        let sign = _mm256_andnot_si256(_mm256_set1_epi32(MAGNITUDE), b);
+        let product = _mm256_xor_si256(_mm256_add_epi32(slope, delta), sign);
+        _mm256_andnot_si256(_mm256_cmpgt_epi32(floor, slope), product)
+    }
+}
+
+/// The magnitudes' bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn size(b: __m256i) -> __m256i {
+    _mm256_and_si256(b, _mm256_set1_epi32(MAGNITUDE))
+}
+
+/// All bits where a number is not zero; a subnormal one counts as zero.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn normal(b: __m256i) -> __m256i {
+    _mm256_cmpgt_epi32(size(b), _mm256_set1_epi32(MIN - 1))
+}
+
+/// # Safety
+/// The slice must hold 16 numbers from there on.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn load(right: &[f32], at: usize) -> [__m256i; 2] {
+    // SAFETY: the caller promises it.
+    unsafe {
+        let at = right.as_ptr().add(at).cast::<__m256i>();
+        [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))]
+    }
+}
+
+/// # Safety
+/// The slice must be longer than `at`.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn broadcast(numbers: &[i32], at: usize) -> __m256i {
+    // SAFETY: the caller promises it.
+    _mm256_set1_epi32(unsafe { *numbers.get_unchecked(at) })
+}
+
+/// # Safety
+/// The tile must hold 8 numbers from there on.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn raise(raises: &Raises, place: usize) -> __m256i {
+    // SAFETY: the caller promises it.
+    unsafe { _mm256_loadu_si256(raises.0.as_ptr().add(place).cast()) }
+}
