@@ -3,8 +3,23 @@
 use pam_kernels::contract::{
     Arithmetic, ConvShape, K_CHUNK, Matrices, Spatial, conv, matmul, matmul_grad_a, matmul_grad_b,
 };
-use pam_kernels::{Pool, pa};
+use pam_kernels::{Isa, Pool, limit_isa, pa};
 use proptest::prelude::*;
+use std::sync::Mutex;
+
+/// α = 0.5, 0.75, 1.0625 and the last float below 2, as offsets.
+const OFFSETS: [i32; 4] = [-0x0080_0000, -0x0040_0000, 0x0008_0000, 0x007F_FFFF];
+
+/// Runs a check on every vector extension that this processor has.
+fn on_each_isa(check: impl Fn()) {
+    // The limit holds for the whole process, in which tests run side by side.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock();
+    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+        limit_isa(isa);
+        check();
+    }
+}
 
 /// Numbers of one class.
 fn number(class: usize, seed: u64) -> f32 {
@@ -61,21 +76,78 @@ fn check([m, n, k]: [usize; 3], classes: [usize; 2], offset: i32, mantissa: u32,
 
 #[test]
 fn every_form_gives_the_specified_bits() {
-    for a in 0..5 {
-        for b in 0..5 {
-            check([13, 40, 300], [a, b], 0, 23, false);
-            // Few rows go without tiles.
-            check([3, 70, 300], [a, b], 0, 23, true);
-            check([2, 130, 9], [a, b], 0x0060_0000, 23, false);
-            check([12, 32, 9], [a, b], -0x0020_0000, 23, false);
+    on_each_isa(|| {
+        for a in 0..5 {
+            for b in 0..5 {
+                check([13, 40, 300], [a, b], 0, 23, false);
+                // Few rows go without tiles.
+                check([3, 70, 300], [a, b], 0, 23, true);
+                for offset in OFFSETS {
+                    check([2, 130, 9], [a, b], offset, 23, false);
+                    check([12, 32, 9], [a, b], offset, 23, false);
+                }
+            }
         }
-    }
-    check([24, 64, 513], [0, 0], 0, 23, true);
-    check([24, 64, 70], [3, 3], 0x0008_0000, 23, false);
-    check([24, 64, 70], [2, 2], -0x0010_0000, 23, false);
-    check([24, 64, 70], [3, 1], 0, 5, true);
-    check([3, 70, 257], [3, 3], 0, 23, false);
-    check([5, 1, 1], [1, 1], 0, 23, false);
+        check([24, 64, 513], [0, 0], 0, 23, true);
+        check([24, 64, 70], [3, 3], 0x0008_0000, 23, false);
+        check([24, 64, 70], [2, 2], -0x0010_0000, 23, false);
+        check([24, 64, 70], [3, 1], 0, 5, true);
+        check([3, 70, 257], [3, 3], 0, 23, false);
+        check([5, 1, 1], [1, 1], 0, 23, false);
+    });
+}
+
+/// Operands whose products lie at an end of the range: one step below it, at it, one step above it.
+fn at_an_end(end: i64, offset: i32) -> (Vec<f32>, Vec<f32>) {
+    let sign = |i: usize, x: f32| if i.is_multiple_of(3) { -x } else { x };
+    let exponents = if end > 0x4000_0000 { 132 } else { 4 };
+    let a: Vec<f32> = (0..12)
+        .map(|i| {
+            sign(
+                i,
+                f32::from_bits(
+                    number(0, i as u64).to_bits() & 0x007F_FFFF | (exponents + 9 * i as u32) << 23,
+                ),
+            )
+        })
+        .collect();
+    let b = (0..32).map(|j| {
+        let a = i64::from(a[j % 12].abs().to_bits());
+        let bits = 0x3F80_0000 - i64::from(offset) + end - a + (j / 12) as i64 - 1;
+        assert!((0x0080_0000..0x7F80_0000).contains(&bits), "{bits:x} is a number");
+        sign(j, f32::from_bits(bits as u32))
+    });
+    let b = b.collect();
+    (a, b)
+}
+
+#[test]
+fn ends_of_the_range_are_exact() {
+    let pool = Pool::new(1).unwrap();
+    on_each_isa(|| {
+        for (end, offset) in
+            [0x0080_0000, 0x7F80_0000].into_iter().flat_map(|e| OFFSETS.map(|o| (e, o)))
+        {
+            let (a, b) = at_an_end(end, offset);
+            let matrices = |data, row| Matrices { data, offsets: &[0], row, col: 1 };
+            let (x, y) = (matrices(&a, 1), matrices(&b, 32));
+            let mut out = [f32::NAN; 12 * 32];
+            matmul(&pool, Arithmetic::Pa { offset, mantissa: 23 }, [12, 32, 1], x, y, &mut out);
+            for (i, z) in out.iter().enumerate() {
+                // A sum begins at +0, which a product of −0 leaves.
+                let expected = 0.0 + pa::mul(a[i / 32], b[i % 32], offset);
+                assert!(same(*z, expected), "{end:x} {offset:x} {i}: {z:e} {expected:e}");
+            }
+            let ones = [1.5f32; 12 * 32];
+            let d = matrices(&ones, 32);
+            let mut by_a = [f32::NAN; 12];
+            matmul_grad_a(&pool, (offset, 23), [12, 32, 1], x, y, d, &mut by_a);
+            for (i, z) in by_a.iter().enumerate() {
+                let e = chunked(32, |j| pa::mul_grad(a[i], b[j], 1.5, offset));
+                assert!(same(*z, e), "by a {end:x} {offset:x} {i}: {z:e} {e:e}");
+            }
+        }
+    });
 }
 
 #[test]
@@ -104,7 +176,7 @@ proptest! {
     #[test]
     fn random_shapes(m in 1usize..40, n in 1usize..90, k in 1usize..530,
                      a in 0usize..5, b in 0usize..5, t: bool) {
-        check([m, n, k], [a, b], 0, 23, t);
+        on_each_isa(|| check([m, n, k], [a, b], 0, 23, t));
     }
 }
 
@@ -224,15 +296,15 @@ fn check_grad(
 
 #[test]
 fn exact_derivatives_sum_over_the_other_index() {
-    for a in 0..5 {
-        for b in 0..5 {
-            for d in 0..5 {
-                check_grad([7, 35, 5], [a, b, d], (0, 23), false);
-                check_grad([7, 35, 5], [a, b, d], (0x0060_0000, 23), true);
-                check_grad([7, 35, 5], [a, b, d], (-0x0020_0000, 23), false);
+    on_each_isa(|| {
+        for class in 0..125 {
+            let classes = [class / 25, class / 5 % 5, class % 5];
+            check_grad([7, 35, 5], classes, (0, 23), false);
+            for offset in OFFSETS {
+                check_grad([7, 35, 5], classes, (offset, 23), class % 2 == 0);
             }
         }
-    }
+    });
     check_grad([30, 300, 40], [0, 0, 0], (0, 23), false);
     check_grad([300, 30, 40], [1, 2, 0], (0, 23), true);
     check_grad([265, 40, 70], [0, 1, 1], (0, 5), false);
