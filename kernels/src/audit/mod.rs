@@ -8,10 +8,15 @@
 //!
 //! Multiplications of scalar integers are counted apart: compilers use them for addresses.
 
+mod instruction;
+
 use iced_x86::{
-    Decoder, DecoderOptions, FastFormatter, FlowControl, Instruction, Mnemonic, OpKind, Register,
+    Decoder, DecoderOptions, FastFormatter, FlowControl, Instruction, InstructionInfoFactory,
+    Mnemonic, OpAccess, OpKind, Register,
 };
+use instruction::classify;
 use object::{Object, ObjectSection, ObjectSymbol, ObjectSymbolTable, RelocationTarget};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +24,7 @@ use std::path::{Path, PathBuf};
 pub const SECTION: &str = "pam_text";
 
 /// What decodes the instructions.
-pub const AUDITED_BY: &str = "iced-x86 1.21";
+pub const AUDITED_BY: &str = "iced-x86 1.22";
 
 /// Why an executable cannot be audited.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +64,8 @@ pub enum Kind {
     ScalarIntegerMultiply,
     /// Calls what lies outside of the section and is not known to compute nothing.
     Call,
+    /// Is no instruction that is known.
+    Unknown,
 }
 
 /// An instruction of interest.
@@ -139,9 +146,12 @@ fn audit(bytes: &[u8]) -> Result<Vec<KernelAudit>, &'static str> {
     let code = section.data().map_err(|_| "has a broken section of kernels")?;
     let (start, end) = (section.address(), section.address() + code.len() as u64);
     let program = Program::read(&file, start..end);
-    let inside: Vec<(u64, &str)> = program.names.range(start..end).map(|(a, n)| (*a, *n)).collect();
-    if inside.is_empty() {
-        return Err("has no symbols, by which kernels are told apart; do not strip it");
+    let mut inside: Vec<(u64, &str)> =
+        program.names.range(start..end).map(|(a, n)| (*a, *n)).collect();
+    match inside.first() {
+        None => return Err("has no symbols, by which kernels are told apart; do not strip it"),
+        Some(first) if first.0 > start => inside.insert(0, (start, "code without a name")),
+        Some(_) => {}
     }
     let mut kernels: BTreeMap<String, KernelAudit> = BTreeMap::new();
     for (i, &(from, symbol)) in inside.iter().enumerate() {
@@ -202,152 +212,157 @@ impl<'b> Program<'b> {
         let mut decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
         let mut formatter = FastFormatter::new();
         let mut instruction = Instruction::default();
-        // Functions whose addresses have been loaded into registers.
-        let mut loaded: BTreeMap<Register, u64> = BTreeMap::new();
+        let mut registers = Registers::new();
         while decoder.can_decode() {
             decoder.decode_out(&mut instruction);
             kernel.instructions += 1;
             let mut found = |kind: Kind, text: String| {
                 kernel.findings.push(Finding { kind, address: instruction.ip(), text });
             };
-            if let Some(kind) = classify(&format!("{:?}", instruction.mnemonic()).to_lowercase()) {
+            if let Some(kind) = kind(instruction.mnemonic()) {
                 let mut text = String::new();
                 formatter.format(&instruction, &mut text);
                 found(kind, text);
             }
-            if instruction.mnemonic() == Mnemonic::Mov && instruction.is_ip_rel_memory_operand() {
-                loaded.insert(instruction.op0_register(), instruction.ip_rel_memory_address());
-            }
-            if let Some(callee) = self.callee(&instruction, &loaded)
+            if let Some(callee) = self.callee(&instruction, &registers)
                 && !is_harmless(&callee)
             {
                 found(Kind::Call, callee);
             }
+            registers.follow(&instruction);
         }
     }
 
     /// The name of what an instruction calls or jumps to outside of the section.
-    fn callee(
-        &self,
-        instruction: &Instruction,
-        loaded: &BTreeMap<Register, u64>,
-    ) -> Option<String> {
-        let flow = instruction.flow_control();
-        let direct = matches!(flow, FlowControl::Call | FlowControl::UnconditionalBranch);
-        let indirect = matches!(flow, FlowControl::IndirectCall | FlowControl::IndirectBranch);
+    fn callee(&self, instruction: &Instruction, registers: &Registers) -> Option<String> {
         let unknown = || "an address that is computed".to_owned();
-        if direct {
-            let target = instruction.near_branch_target();
-            let name = || self.names.get(&target).map_or_else(unknown, |n| plain(n));
-            return (!self.section.contains(&target)).then(name);
-        }
-        if !indirect {
-            return None;
-        }
-        let slot = match instruction.op0_kind() {
-            OpKind::Memory if instruction.is_ip_rel_memory_operand() => {
+        let slot = match (instruction.flow_control(), instruction.op0_kind()) {
+            (
+                FlowControl::Call
+                | FlowControl::UnconditionalBranch
+                | FlowControl::ConditionalBranch,
+                _,
+            ) => {
+                let target = instruction.near_branch_target();
+                let name = || self.names.get(&target).map_or_else(unknown, |n| plain(n));
+                return (!self.section.contains(&target)).then(name);
+            }
+            (FlowControl::IndirectCall | FlowControl::IndirectBranch, OpKind::Memory)
+                if instruction.is_ip_rel_memory_operand() =>
+            {
                 Some(instruction.ip_rel_memory_address())
             }
-            OpKind::Register => loaded.get(&instruction.op0_register()).copied(),
+            (FlowControl::IndirectCall | FlowControl::IndirectBranch, OpKind::Register) => {
+                match registers.known.get(&instruction.op0_register()) {
+                    Some(Known::Slot(slot)) => Some(*slot),
+                    // Jumps through tables stay inside the function.
+                    Some(Known::Table)
+                        if instruction.flow_control() == FlowControl::IndirectBranch =>
+                    {
+                        return None;
+                    }
+                    _ => None,
+                }
+            }
+            (FlowControl::IndirectCall | FlowControl::IndirectBranch, _) => None,
+            _ => return None,
+        };
+        Some(slot.and_then(|s| self.slots.get(&s)).cloned().unwrap_or_else(unknown))
+    }
+}
+
+/// What an instruction does that a PA kernel may not.
+fn kind(mnemonic: Mnemonic) -> Option<Kind> {
+    if mnemonic == Mnemonic::INVALID {
+        return Some(Kind::Unknown);
+    }
+    thread_local! {
+        // Names are made of few instructions, and looked at once each.
+        static KINDS: RefCell<BTreeMap<Mnemonic, Option<Kind>>> = RefCell::default();
+    }
+    let classified = || classify(&format!("{mnemonic:?}").to_lowercase());
+    KINDS.with_borrow_mut(|kinds| *kinds.entry(mnemonic).or_insert_with(classified))
+}
+
+/// What a register holds.
+enum Known {
+    /// The content of this address.
+    Slot(u64),
+    /// A distance from a table of jumps, and then the place that it leads to.
+    Table,
+}
+
+/// What is known of the registers, along the code as it lies: what compilers keep in registers for
+/// calls they load once, ahead of the calls.
+struct Registers {
+    known: BTreeMap<Register, Known>,
+    uses: InstructionInfoFactory,
+}
+
+impl Registers {
+    fn new() -> Registers {
+        Registers { known: BTreeMap::new(), uses: InstructionInfoFactory::new() }
+    }
+
+    /// Takes note of what an instruction loads or overwrites.
+    fn follow(&mut self, instruction: &Instruction) {
+        let target = instruction.op0_register();
+        let known = match instruction.mnemonic() {
+            Mnemonic::Mov if instruction.is_ip_rel_memory_operand() => {
+                Some(Known::Slot(instruction.ip_rel_memory_address()))
+            }
+            Mnemonic::Movsxd if instruction.memory_index_scale() == 4 => Some(Known::Table),
+            Mnemonic::Add if matches!(self.known.get(&target), Some(Known::Table)) => {
+                Some(Known::Table)
+            }
             _ => None,
         };
-        match slot.and_then(|s| self.slots.get(&s)) {
-            Some(name) => Some(name.clone()),
-            // Jumps through tables stay inside the function.
-            None if flow == FlowControl::IndirectBranch && slot.is_none() => None,
-            None => Some(unknown()),
+        if !self.known.is_empty() {
+            for used in self.uses.info(instruction).used_registers() {
+                if !matches!(used.access(), OpAccess::Read | OpAccess::CondRead) {
+                    self.known.remove(&used.register().full_register());
+                }
+            }
+        }
+        if let Some(known) = known
+            && target != Register::None
+        {
+            self.known.insert(target, known);
         }
     }
 }
 
-/// Whether a function outside of the section is known to compute nothing: panics, slices, copies,
-/// roundings, processor features, or is a kernel itself.
+/// Whether a function outside of the section is known to compute nothing: panics, copies, roundings,
+/// processor features, or is a kernel itself.
 fn is_harmless(name: &str) -> bool {
-    const PREFIXES: [&str; 10] = [
-        SECTION,
+    const PREFIXES: [&str; 6] = [
         "core::panicking::",
-        "core::slice::",
+        "core::slice::index::",
+        "core::slice::copy_from_slice_impl::",
         "core::option::",
         "core::str::",
         "std_detect::",
+    ];
+    const NAMES: [&str; 10] = [
+        SECTION,
         "memcpy",
         "memset",
         "memmove",
         "_Unwind_Resume",
+        "floorf",
+        "ceilf",
+        "rintf",
+        "roundevenf",
+        "truncf",
     ];
-    const ROUNDINGS: [&str; 4] = ["floorf", "rintf", "roundevenf", "truncf"];
-    PREFIXES.iter().any(|p| name.starts_with(p)) || ROUNDINGS.contains(&name)
-}
-
-/// What an instruction of a name does.
-fn classify(name: &str) -> Option<Kind> {
-    let bare = name.strip_prefix('v').unwrap_or(name);
-    let float = |stem: &str| {
-        let end = bare.strip_prefix(stem);
-        end.is_some_and(|e| matches!(e, "ss" | "sd" | "ps" | "pd" | "sh" | "ph" | "bf16"))
-    };
-    Some(match bare {
-        _ if float("mul") || float("scalef") || float("dp") => Kind::FloatMultiply,
-        "fmul" | "fmulp" | "fimul" | "fscale" | "fmulcph" | "fcmulcph" | "fmulcsh" => {
-            Kind::FloatMultiply
-        }
-        _ if float("div") || float("rcp") || float("rcp14") || float("rcp28") => Kind::FloatDivide,
-        "fdiv" | "fdivp" | "fdivr" | "fdivrp" | "fidiv" | "fidivr" | "fprem" | "fprem1" => {
-            Kind::FloatDivide
-        }
-        "fsqrt" => Kind::SquareRoot,
-        _ if ["sqrt", "rsqrt", "rsqrt14", "rsqrt28"].iter().any(|s| float(s)) => Kind::SquareRoot,
-        _ if [
-            "fmadd", "fmsub", "fnmadd", "fnmsub", "4fmadd", "4fnmadd", "fcmadd", "dpbf16", "tdp",
-        ]
-        .iter()
-        .any(|s| bare.starts_with(s)) =>
-        {
-            Kind::FusedMultiplyAdd
-        }
-        _ if ["pmul", "pmadd", "pdp", "mpsadbw", "pclmul", "gf2p8", "dbpsadbw"]
-            .iter()
-            .any(|s| bare.starts_with(s)) =>
-        {
-            Kind::VectorIntegerMultiply
-        }
-        "imul" | "mul" | "mulx" | "div" | "idiv" => Kind::ScalarIntegerMultiply,
-        _ => return None,
-    })
+    // Names of libraries may bear a version.
+    let bare = name.split('@').next().unwrap_or(name);
+    PREFIXES.iter().any(|p| name.starts_with(p)) || NAMES.contains(&bare)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn instructions_are_told_apart() {
-        let cases = [
-            ("vmulps", Some(Kind::FloatMultiply)),
-            ("mulsd", Some(Kind::FloatMultiply)),
-            ("fmul", Some(Kind::FloatMultiply)),
-            ("vscalefps", Some(Kind::FloatMultiply)),
-            ("vdivps", Some(Kind::FloatDivide)),
-            ("vrcp14ps", Some(Kind::FloatDivide)),
-            ("sqrtss", Some(Kind::SquareRoot)),
-            ("vrsqrt14ps", Some(Kind::SquareRoot)),
-            ("vfmadd231ps", Some(Kind::FusedMultiplyAdd)),
-            ("vfnmsub213ss", Some(Kind::FusedMultiplyAdd)),
-            ("vdpbf16ps", Some(Kind::FusedMultiplyAdd)),
-            ("vpmulld", Some(Kind::VectorIntegerMultiply)),
-            ("pmaddwd", Some(Kind::VectorIntegerMultiply)),
-            ("vpdpbusd", Some(Kind::VectorIntegerMultiply)),
-            ("imul", Some(Kind::ScalarIntegerMultiply)),
-            ("div", Some(Kind::ScalarIntegerMultiply)),
-            ("vpaddd", None),
-            ("vaddps", None),
-            ("vcmpps", None),
-            ("vrndscaleps", None),
-        ];
-        for (name, kind) in cases {
-            assert_eq!(classify(name), kind, "{name}");
-        }
-    }
 
     #[test]
     fn other_files_are_refused() {
