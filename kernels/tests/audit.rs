@@ -2,11 +2,13 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 use pam_kernels::Pool;
-use pam_kernels::audit::{KernelAudit, Kind, SECTION, audit_self};
+use pam_kernels::audit::{KernelAudit, Kind, SECTION, audit_file, audit_self};
 use pam_kernels::contract::{Arithmetic, Matrices, matmul};
 use pam_kernels::elementwise::{Binary, Ternary, Unary, binary, ternary, unary};
 use pam_kernels::reduce::{Reduction, reduce};
 use std::hint::black_box;
+use std::process::Command;
+use std::time::Instant;
 
 #[inline(never)]
 #[unsafe(link_section = "pam_text")]
@@ -18,6 +20,51 @@ fn planted_float(x: &mut [f32], c: f32) {
 #[unsafe(link_section = "pam_text")]
 fn planted_root(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = 1.0 / x.sqrt());
+}
+
+#[inline(never)]
+#[unsafe(link_section = "pam_text")]
+#[target_feature(enable = "avx2,fma")]
+fn planted_fused(x: &mut [f32], c: f32) {
+    x.iter_mut().for_each(|x| *x = x.mul_add(c, c));
+}
+
+#[inline(never)]
+#[unsafe(link_section = "pam_text")]
+#[target_feature(enable = "avx2")]
+fn planted_vector(x: &mut [i32], c: i32) {
+    x.iter_mut().for_each(|x| *x = x.wrapping_mul(c));
+}
+
+/// Hides a multiplication behind a pointer.
+#[inline(never)]
+#[unsafe(link_section = "pam_text")]
+fn planted_pointer(f: fn(f32) -> f32, x: f32) -> f32 {
+    f(x) + x
+}
+
+/// The same as its last act, which is a jump.
+#[inline(never)]
+#[unsafe(link_section = "pam_text")]
+fn planted_jump(f: fn(f32) -> f32, x: f32) -> f32 {
+    f(x)
+}
+
+/// Jumps through a table, which stays inside.
+#[inline(never)]
+#[unsafe(link_section = "pam_text")]
+fn innocent_table(which: u32, x: &mut [u32; 8]) {
+    match which {
+        0 => x[0] ^= 5,
+        1 => x[3] ^= x[1],
+        2 => x.fill(9),
+        3 => x.swap(1, 2),
+        4 => x[7] = x[6] & x[5],
+        5 => x[2] <<= x[1] & 7,
+        6 => x.reverse(),
+        7 => x[5] = x[4].rotate_left(3),
+        _ => {}
+    }
 }
 
 #[inline(never)]
@@ -72,18 +119,58 @@ fn kernels_are_clean_and_planted_multiplications_are_found() {
     planted_root(&mut x);
     black_box(planted_integer(black_box(3), black_box(5)));
     black_box(planted_call(black_box(3.0)));
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        // SAFETY: the processor has the features.
+        unsafe {
+            planted_fused(&mut x, black_box(3.0));
+            planted_vector(black_box(&mut [3; 37]), black_box(5));
+        }
+    }
+    black_box(planted_pointer(black_box(f32::sin), 3.0));
+    black_box(planted_jump(black_box(f32::sin), 3.0));
+    innocent_table(black_box(5), black_box(&mut [7; 8]));
     black_box(x);
+    let start = Instant::now();
     let kernels = audit_self().unwrap();
+    println!("audited {} kernels in {:?}", kernels.len(), start.elapsed());
     for k in kernels.iter().filter(|k| !k.name.contains("planted")) {
         assert!(k.is_clean(), "{} in {SECTION}: {:?}", k.name, k.findings);
         assert!(k.instructions > 0);
     }
     assert!(kernels.len() > 20, "{} kernels", kernels.len());
-    assert!(kernel(&kernels, "planted_float").count(Kind::FloatMultiply) > 0);
-    let root = kernel(&kernels, "planted_root");
-    assert!(root.count(Kind::SquareRoot) > 0 && root.count(Kind::FloatDivide) > 0);
+    for (name, kind) in [
+        ("planted_float", Kind::FloatMultiply),
+        ("planted_root", Kind::SquareRoot),
+        ("planted_root", Kind::FloatDivide),
+        ("planted_fused", Kind::FusedMultiplyAdd),
+        ("planted_vector", Kind::VectorIntegerMultiply),
+        ("planted_call", Kind::Call),
+        ("planted_pointer", Kind::Call),
+        ("planted_jump", Kind::Call),
+    ] {
+        let kernel = kernel(&kernels, name);
+        assert!(kernel.count(kind) > 0 && !kernel.is_clean(), "{kind:?} in {kernel:?}");
+    }
     let integer = kernel(&kernels, "planted_integer");
     assert_eq!(integer.count(Kind::ScalarIntegerMultiply), 1);
     assert!(integer.is_clean(), "scalar integers may be addresses");
-    assert!(!kernel(&kernels, "planted_call").is_clean(), "{kernels:?}");
+    let table = kernel(&kernels, "innocent_table");
+    assert!(table.instructions > 20, "{table:?}");
+}
+
+#[test]
+fn a_stripped_executable_is_refused() {
+    let folder = std::env::temp_dir().join(format!("pam-audit-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let stripped = folder.join("stripped");
+    let strip = Command::new("strip")
+        .arg("-o")
+        .arg(&stripped)
+        .arg(std::env::current_exe().unwrap())
+        .status();
+    if strip.is_ok_and(|s| s.success()) {
+        let error = audit_file(&stripped).unwrap_err().to_string();
+        assert!(error.contains("do not strip it"), "{error}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }
