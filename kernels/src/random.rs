@@ -1,11 +1,13 @@
 //! Random numbers from Threefry-2x32 with 20 rounds (Salmon et al., "Parallel random numbers: as easy
 //! as 1, 2, 3", SC 2011): additions, rotations and exclusive ors only, and any number by its index.
 
+use crate::simd::multiversion;
+
 const ROTATIONS: [u32; 8] = [13, 15, 26, 6, 17, 29, 16, 24];
 const PARITY: u32 = 0x1BD1_1BDA;
 
 /// The two words that a key and a counter give.
-#[inline]
+#[inline(always)]
 pub fn threefry(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
     let keys = [key[0], key[1], PARITY ^ key[0] ^ key[1]];
     let mut x = [counter[0].wrapping_add(keys[0]), counter[1].wrapping_add(keys[1])];
@@ -23,14 +25,21 @@ pub fn threefry(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
 }
 
 /// A uniform number in [0, 1) with 23 random bits.
+#[inline(always)]
 pub fn uniform(word: u32) -> f32 {
     f32::from_bits(0x3F80_0000 | word >> 9) - 1.0
 }
 
 /// Fills `out` with uniform numbers; the counter is (step, first + index).
 pub fn fill_uniform(key: [u32; 2], step: u32, first: u32, out: &mut [f32]) {
-    for (i, y) in out.iter_mut().enumerate() {
-        *y = uniform(threefry(key, [step, first.wrapping_add(i as u32)])[0]);
+    fill(key, [step, first], out);
+}
+
+multiversion! { pam
+    fn fill(key: [u32; 2], counter: [u32; 2], out: &mut [f32]) {
+        for (i, y) in out.iter_mut().enumerate() {
+            *y = uniform(threefry(key, [counter[0], counter[1].wrapping_add(i as u32)])[0]);
+        }
     }
 }
 

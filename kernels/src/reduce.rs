@@ -9,6 +9,7 @@
 
 use crate::Pool;
 use crate::elementwise::{maximum, minimum};
+use crate::simd::multiversion;
 
 /// The length of the chunks of a sum, part of the numerics.
 pub const SUM_CHUNK: usize = 4096;
@@ -88,11 +89,19 @@ pub fn sum(x: &[f32]) -> f32 {
 }
 
 fn row(reduction: Reduction, x: &[f32]) -> f32 {
-    match reduction {
-        Reduction::Sum => sum_row(x, |x| x),
-        Reduction::SumAbs => sum_row(x, f32::abs),
-        Reduction::Max => x.iter().fold(f32::NEG_INFINITY, |m, &x| maximum(m, x)),
-        Reduction::Min => x.iter().fold(f32::INFINITY, |m, &x| minimum(m, x)),
+    let mut y = 0.0;
+    reduce_row(reduction, x, &mut y);
+    y
+}
+
+multiversion! { pam
+    fn reduce_row(reduction: Reduction, x: &[f32], y: &mut f32) {
+        *y = match reduction {
+            Reduction::Sum => sum_row(x, |x| x),
+            Reduction::SumAbs => sum_row(x, f32::abs),
+            Reduction::Max => x.iter().fold(f32::NEG_INFINITY, |m, &x| maximum(m, x)),
+            Reduction::Min => x.iter().fold(f32::INFINITY, |m, &x| minimum(m, x)),
+        };
     }
 }
 
@@ -113,6 +122,7 @@ fn sum_row(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     total
 }
 
+#[inline(always)]
 fn tree(lanes: &mut [f32; LANES]) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
@@ -124,20 +134,22 @@ fn tree(lanes: &mut [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// Neighbouring columns of a `[reduced, inner]` matrix.
-fn columns(reduction: Reduction, x: &[f32], inner: usize, first: usize, out: &mut [f32]) {
-    let width = out.len();
-    let rows = || x.chunks_exact(inner).map(|row| &row[first..first + width]);
-    match reduction {
-        Reduction::Sum => sum_columns(rows(), out, |x| x),
-        Reduction::SumAbs => sum_columns(rows(), out, f32::abs),
-        Reduction::Max => {
-            out.fill(f32::NEG_INFINITY);
-            rows().for_each(|r| out.iter_mut().zip(r).for_each(|(m, &x)| *m = maximum(*m, x)));
-        }
-        Reduction::Min => {
-            out.fill(f32::INFINITY);
-            rows().for_each(|r| out.iter_mut().zip(r).for_each(|(m, &x)| *m = minimum(*m, x)));
+multiversion! { pam
+    /// Neighbouring columns of a `[reduced, inner]` matrix.
+    fn columns(reduction: Reduction, x: &[f32], inner: usize, first: usize, out: &mut [f32]) {
+        let width = out.len();
+        let rows = || x.chunks_exact(inner).map(|row| &row[first..first + width]);
+        match reduction {
+            Reduction::Sum => sum_columns(rows(), out, |x| x),
+            Reduction::SumAbs => sum_columns(rows(), out, f32::abs),
+            Reduction::Max => {
+                out.fill(f32::NEG_INFINITY);
+                rows().for_each(|r| out.iter_mut().zip(r).for_each(|(m, &x)| *m = maximum(*m, x)));
+            }
+            Reduction::Min => {
+                out.fill(f32::INFINITY);
+                rows().for_each(|r| out.iter_mut().zip(r).for_each(|(m, &x)| *m = minimum(*m, x)));
+            }
         }
     }
 }
@@ -148,21 +160,6 @@ fn sum_columns<'x>(rows: impl Iterator<Item = &'x [f32]>, out: &mut [f32], f: im
     let mut r = 0;
     let mut started = false;
     out.fill(0.0);
-    let flush = |lanes: &mut [[f32; COLUMNS]; LANES], out: &mut [f32], started: &mut bool| {
-        let mut half = LANES / 2;
-        while half > 0 {
-            let (low, high) = lanes.split_at_mut(half);
-            for (l, h) in low.iter_mut().zip(&high[..half]) {
-                l.iter_mut().zip(h).for_each(|(l, h)| *l += h);
-            }
-            half /= 2;
-        }
-        for (o, &sum) in out.iter_mut().zip(&lanes[0]) {
-            *o = if *started { *o + sum } else { sum };
-        }
-        *started = true;
-        *lanes = [[0.0; COLUMNS]; LANES];
-    };
     for row in rows {
         lanes[r % LANES].iter_mut().zip(row).for_each(|(l, &x)| *l += f(x));
         r += 1;
@@ -174,4 +171,22 @@ fn sum_columns<'x>(rows: impl Iterator<Item = &'x [f32]>, out: &mut [f32], f: im
     if r > 0 {
         flush(&mut lanes, out, &mut started);
     }
+}
+
+/// Adds the lanes of a chunk to the sums and clears them.
+#[inline(always)]
+fn flush(lanes: &mut [[f32; COLUMNS]; LANES], out: &mut [f32], started: &mut bool) {
+    let mut half = LANES / 2;
+    while half > 0 {
+        let (low, high) = lanes.split_at_mut(half);
+        for (l, h) in low.iter_mut().zip(&high[..half]) {
+            l.iter_mut().zip(h).for_each(|(l, h)| *l += h);
+        }
+        half /= 2;
+    }
+    for (o, &sum) in out.iter_mut().zip(&lanes[0]) {
+        *o = if *started { *o + sum } else { sum };
+    }
+    *started = true;
+    *lanes = [[0.0; COLUMNS]; LANES];
 }

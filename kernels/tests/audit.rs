@@ -3,8 +3,9 @@
 
 use pam_kernels::Pool;
 use pam_kernels::audit::{KernelAudit, Kind, SECTION, audit_file, audit_self};
-use pam_kernels::contract::{Arithmetic, Matrices, matmul};
+use pam_kernels::contract::{Arithmetic, Matrices, matmul, matmul_grad_a};
 use pam_kernels::elementwise::{Binary, Ternary, Unary, binary, ternary, unary};
+use pam_kernels::random::fill_uniform;
 use pam_kernels::reduce::{Reduction, reduce};
 use std::hint::black_box;
 use std::process::Command;
@@ -102,7 +103,9 @@ fn use_kernels() {
     let m = Matrices { data: &a, offsets: &[0], row: 64, col: 1 };
     let arithmetic = Arithmetic::Pa { offset: 0, mantissa: 23 };
     matmul(&pool, arithmetic, [64, 64, 64], m, m, &mut y);
+    matmul_grad_a(&pool, (0, 5), [64, 64, 64], m, m, m, &mut y);
     reduce(&pool, Reduction::Sum, [64, 64, 1], &a, &mut z[..64]);
+    fill_uniform([1, 2], 0, 0, &mut z);
     black_box((y, z));
 }
 
@@ -138,6 +141,26 @@ fn kernels_are_clean_and_planted_multiplications_are_found() {
         assert!(k.instructions > 0);
     }
     assert!(kernels.len() > 20, "{} kernels", kernels.len());
+    for name in [
+        "pam::map1",
+        "pam::map2",
+        "pam::map3",
+        "avx2::compare",
+        "avx512::compare",
+        "avx512_grad::raw",
+        "rows::accumulate",
+        "pack::gather",
+        "pack::prepare",
+        "pack::narrow",
+        "grad::raise",
+        "reduce::reduce_row",
+        "reduce::columns",
+        "random::fill",
+        "store_rows",
+    ] {
+        let held = kernels.iter().any(|k| k.name.contains(name));
+        assert!(held, "no {name} among {:?}", kernels.iter().map(|k| &k.name).collect::<Vec<_>>());
+    }
     for (name, kind) in [
         ("planted_float", Kind::FloatMultiply),
         ("planted_root", Kind::SquareRoot),

@@ -5,11 +5,11 @@
 //! mantissa, `right` and `delta` are packed like the operands of a product.
 
 use super::columns::Strided;
-use super::pack::{Facts, LeftPanel, RightPanel};
+use super::pack::{Facts, LeftPanel, RightPanel, narrow};
 use super::serial::{BLOCK_COLUMNS, BLOCK_ROWS, Left, TILE_COLUMNS, TILE_ROWS};
 use super::{GRAIN, K_CHUNK, Matrices, cut};
 use crate::Pool;
-use crate::pa::{self, Offset, round_mantissa};
+use crate::pa::{self, Offset};
 use crate::simd::multiversion;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -209,20 +209,13 @@ impl Own {
         let mut nan = false;
         along(own.row < own.col, i, j, |i, j, at| {
             let value = own.data[own.offset + i * own.row + j * own.col];
-            values[at] = round_mantissa(value, mantissa);
+            values[at] = value;
             nan |= value.is_nan();
         });
+        if mantissa < 23 {
+            narrow(&mut values, mantissa);
+        }
         Own { values, nan }
-    }
-
-    /// The mantissas with the offset added: what the slopes' bits are raised by.
-    #[cfg(target_arch = "x86_64")]
-    fn raises(&self, offset: Offset) -> Raises {
-        Raises(self.values.map(|x| {
-            let m = x.to_bits() & 0x7FFF_FFFF;
-            let normal = (MIN..INF).contains(&i64::from(m));
-            if normal { (i64::from(m) & MANTISSA) as i32 + offset } else { offset }
-        }))
     }
 }
 
@@ -230,6 +223,18 @@ impl Own {
 #[cfg(target_arch = "x86_64")]
 #[repr(align(64))]
 pub(crate) struct Raises(pub [i32; TILE_ROWS * TILE_COLUMNS]);
+
+#[cfg(target_arch = "x86_64")]
+multiversion! { pam
+    /// The mantissas with the offset added; zeros and subnormals have none.
+    fn raise(own: &Tile, offset: Offset, raises: &mut [i32; TILE_ROWS * TILE_COLUMNS]) {
+        for (x, raise) in own.iter().zip(raises) {
+            let m = x.to_bits() & 0x7FFF_FFFF;
+            let normal = (m >= MIN as u32) & (m < INF as u32);
+            *raise = if normal { (m & MANTISSA as u32) as i32 } else { 0 } + offset;
+        }
+    }
+}
 
 /// Which micro-kernel is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,7 +272,8 @@ fn tile(
     let form = form(own, left.facts[q], right.facts[p], offset);
     #[cfg(target_arch = "x86_64")]
     if form != Form::Special && crate::x86::available() {
-        let raises = own.raises(offset);
+        let mut raises = Raises([0; TILE_ROWS * TILE_COLUMNS]);
+        raise(&own.values, offset, &mut raises.0);
         let floors = (form == Form::Compare).then(|| &left.floors[panel.clone()]);
         return crate::x86::grad_tile(&raises, &left.sums[panel], floors, b, out);
     }

@@ -115,7 +115,7 @@ impl RightPanel {
     }
 }
 
-multiversion! {
+multiversion! { pam
     /// Gathers what a panel holds.
     fn gather(values: &[f32], facts: &mut Facts) {
         // Sixteen of each side by side, so that the loop vectorises. Zeros wrap to large numbers.
@@ -139,7 +139,7 @@ multiversion! {
     }
 }
 
-multiversion! {
+multiversion! { pam
     /// What is added to the right operand's bits, and the magnitude which those must reach.
     fn prepare(values: &[f32], bias: u32, sums: &mut [i32], floors: &mut [i32], masks: &mut [u16]) {
         for (((x, sum), floor), mask) in values.iter().zip(sums).zip(floors).zip(masks) {
@@ -152,7 +152,7 @@ multiversion! {
     }
 }
 
-multiversion! {
+multiversion! { pam
     /// The magnitudes from which products overflow, for numbers one of which can make that happen.
     fn limit(values: &[f32], bias: u32, ceilings: &mut [i32]) {
         for (x, ceiling) in values.iter().zip(ceilings) {
@@ -162,7 +162,7 @@ multiversion! {
     }
 }
 
-multiversion! {
+multiversion! { pam
     fn narrow(values: &mut [f32], mantissa: u32) {
         values.iter_mut().for_each(|x| *x = round_mantissa(*x, mantissa));
     }

@@ -5,7 +5,7 @@ use super::columns::Columns;
 use super::pack::{BIAS, Facts, Form, gather, narrow};
 use super::serial::{Left, Out};
 use crate::function;
-use crate::pa::{Offset, round_mantissa};
+use crate::pa::Offset;
 use crate::simd::{F2, multiversion};
 use std::ops::Range;
 
@@ -41,7 +41,10 @@ pub(crate) fn product(
                 sums.fill(0.0);
                 let row = &mut row[..chunk.len()];
                 for (a, k) in row.iter_mut().zip(chunk.clone()) {
-                    *a = round_mantissa(left.at(i, k), mantissa);
+                    *a = left.at(i, k);
+                }
+                if mantissa < 23 {
+                    narrow(row, mantissa);
                 }
                 let mut left = Facts::default();
                 gather(row, &mut left);

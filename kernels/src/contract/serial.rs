@@ -106,6 +106,8 @@ impl Out {
     ///
     /// # Safety
     /// The rows and the columns must belong to the output, and no other thread may use them.
+    #[inline(never)]
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
     pub(crate) unsafe fn store_rows(
         &self,
         rows: Range<usize>,
@@ -126,12 +128,14 @@ impl Out {
             };
             let n = (width - done).min(self.per - position);
             let place = image * self.stride + position;
-            for (i, values) in rows.clone().zip(values.chunks(stride.max(1))) {
+            let mut from = done;
+            for i in rows.clone() {
                 // SAFETY: the caller promises that these elements exist and are its own.
                 let out = unsafe {
                     std::slice::from_raw_parts_mut(self.base.add(i * self.row + place), n)
                 };
-                let values = &values[done..done + n];
+                let values = &values[from..from + n];
+                from += stride;
                 if add {
                     out.iter_mut().zip(values).for_each(|(o, v)| *o += v);
                 } else {
