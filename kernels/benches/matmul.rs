@@ -1,12 +1,13 @@
 //! Matrix products against the `gemm` crate in one run: `cargo bench -p pam-kernels [-- FILTER]`.
 //!
 //! Prints one line per case and writes target/bench/matmul.json, a list of {shape, form, data,
-//! threads, gmacs, sgemm_gmacs, ratio}. Both sides take turns and the best time of each counts, since
+//! threads, isa, gmacs, sgemm_gmacs, ratio}. Both sides take turns and the best time of each counts, since
 //! other work on the machine only ever slows one down. `form` is `auto` (whatever the dispatcher
-//! picks), `exact-derivative` or `native`; `data` is the kind of numbers that decides the pick.
+//! picks), `exact-derivative` or `native`; `data` is the kind of numbers that decides the pick. `isa` is
+//! the vector extension of both sides: the processor's, or AVX2 on a processor that has more.
 
-use pam_kernels::Pool;
 use pam_kernels::contract::{Arithmetic, Matrices, matmul, matmul_grad_a, matmul_grad_b};
+use pam_kernels::{Isa, Pool, isa, limit_isa};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -17,38 +18,47 @@ const BUDGET: Duration = Duration::from_millis(250);
 
 fn main() {
     let filter: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let mut cases = Vec::new();
+    let (mut cases, best) = (Vec::new(), isa());
     let big = [[256; 3], [512; 3], [1024; 3]];
     for threads in [1, 2] {
         for data in ["normal", "zeros-one", "zeros-both", "underflow", "overflow"] {
-            big.iter().for_each(|&shape| cases.push((shape, "auto", data, threads)));
+            big.iter().for_each(|&shape| cases.push((shape, "auto", data, threads, best)));
         }
         for shape in [[2048, 768, 768], [2048, 768, 3072], [2048, 3072, 768]] {
-            cases.push((shape, "auto", "normal", threads));
+            cases.push((shape, "auto", "normal", threads, best));
         }
         for shape in [[64; 3], [512, 512, 16], [512, 16, 512], [16, 512, 512], [1, 1024, 1024]] {
-            cases.push((shape, "auto", "normal", threads));
+            cases.push((shape, "auto", "normal", threads, best));
         }
         for form in ["exact-derivative-a", "exact-derivative-b", "native"] {
-            big.iter().for_each(|&shape| cases.push((shape, form, "normal", threads)));
+            big.iter().for_each(|&shape| cases.push((shape, form, "normal", threads, best)));
+        }
+    }
+    if best == Isa::Avx512 {
+        for data in ["normal", "zeros-one", "zeros-both", "underflow", "overflow"] {
+            big.iter().for_each(|&shape| cases.push((shape, "auto", data, 1, Isa::Avx2)));
+        }
+        for form in ["exact-derivative-a", "exact-derivative-b"] {
+            big.iter().for_each(|&shape| cases.push((shape, form, "normal", 1, Isa::Avx2)));
         }
     }
     let mut lines = Vec::new();
     for case in cases {
-        let ([m, n, k], form, data, threads) = case;
-        let name = format!("{m}x{n}x{k} {form} {data} {threads}");
+        let ([m, n, k], form, data, threads, isa) = case;
+        let isa = format!("{isa:?}").to_lowercase();
+        let name = format!("{m}x{n}x{k} {form} {data} {threads} {isa}");
         if !filter.iter().all(|f| name.contains(f.as_str())) {
             continue;
         }
         let [ours, theirs] = measure(case);
         let ratio = ours / theirs;
-        println!("{name:<44} {ours:8.2} GMAC/s  sgemm {theirs:8.2}  ratio {ratio:.3}");
+        println!("{name:<52} {ours:8.2} GMAC/s  sgemm {theirs:8.2}  ratio {ratio:.3}");
         let mut line = String::new();
         let form = form.trim_end_matches("-a").trim_end_matches("-b");
         write!(
             line,
             "  {{\"shape\": [{m}, {n}, {k}], \"form\": \"{form}\", \"data\": \"{data}\", \
-             \"threads\": {threads}, \"gmacs\": {ours:.3}, \"sgemm_gmacs\": {theirs:.3}, \
+             \"threads\": {threads}, \"isa\": \"{isa}\", \"gmacs\": {ours:.3}, \"sgemm_gmacs\": {theirs:.3}, \
              \"ratio\": {ratio:.4}}}"
         )
         .expect("writing to a string succeeds");
@@ -69,7 +79,10 @@ fn main() {
 }
 
 /// Multiply-accumulates a second of both sides, in 10^9.
-fn measure(([m, n, k], form, data, threads): ([usize; 3], &str, &str, usize)) -> [f64; 2] {
+fn measure(
+    ([m, n, k], form, data, threads, isa): ([usize; 3], &str, &str, usize, Isa),
+) -> [f64; 2] {
+    limit_isa(isa);
     let pool = Pool::new(threads).expect("threads start");
     let (a, b) = operands(data, m * k, k * n);
     let delta = numbers(m * n, 3, -1.0, 1.0);
@@ -93,7 +106,7 @@ fn measure(([m, n, k], form, data, threads): ([usize; 3], &str, &str, usize)) ->
     };
     // A kernel may never see the numbers that its competitor finds slow.
     let (plain_a, plain_b) = operands("normal", m * k, k * n);
-    let mut theirs = || sgemm(threads, [m, n, k], &plain_a, &plain_b, &mut reference);
+    let mut theirs = || sgemm(isa, threads, [m, n, k], &plain_a, &plain_b, &mut reference);
     let repeats = repeats(&mut theirs);
     let (mut best, start) = ([f64::INFINITY; 2], Instant::now());
     time(1, &mut ours);
@@ -116,36 +129,63 @@ fn time(repeats: usize, f: &mut dyn FnMut()) -> f64 {
     start.elapsed().as_secs_f64() / repeats as f64
 }
 
-fn sgemm(threads: usize, [m, n, k]: [usize; 3], a: &[f32], b: &[f32], out: &mut [f32]) {
+fn sgemm(isa: Isa, threads: usize, [m, n, k]: [usize; 3], a: &[f32], b: &[f32], out: &mut [f32]) {
     let parallelism = match threads {
         1 => gemm::Parallelism::None,
         threads => gemm::Parallelism::Rayon(threads),
     };
     let (n_, k_) = (n as isize, k as isize);
     assert!(a.len() == m * k && b.len() == k * n && out.len() == m * n);
+    let (a, b, out, no) = (a.as_ptr(), b.as_ptr(), out.as_mut_ptr(), false);
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx2 {
+        use gemm_common::simd::{MixedSimd, V3};
+        use gemm_f32::microkernel::fma::f32::{H_M, H_N, H_UKR, MR_DIV_N, NR, UKR};
+        let simd =
+            <V3 as MixedSimd<f32, f32, f32, f32>>::try_new().expect("AVX2 and FMA are there");
+        let fused = |a: f32, b: f32, c: f32| a * b + c;
+        // SAFETY: the slices are dense matrices of these shapes.
+        return unsafe {
+            gemm_common::gemm::gemm_basic_generic::<
+                _,
+                f32,
+                8,
+                { MR_DIV_N * 8 },
+                NR,
+                MR_DIV_N,
+                H_M,
+                H_N,
+            >(
+                simd,
+                m,
+                n,
+                k,
+                out,
+                1,
+                n_,
+                no,
+                a,
+                1,
+                k_,
+                b,
+                1,
+                n_,
+                0.0,
+                1.0,
+                no,
+                no,
+                no,
+                fused,
+                &UKR,
+                &H_UKR,
+                no,
+                parallelism,
+            );
+        };
+    }
     // SAFETY: the slices are dense matrices of these shapes.
     unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            n_,
-            false,
-            a.as_ptr(),
-            1,
-            k_,
-            b.as_ptr(),
-            1,
-            n_,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            parallelism,
-        );
+        gemm::gemm(m, n, k, out, 1, n_, no, a, 1, k_, b, 1, n_, 0.0, 1.0, no, no, no, parallelism);
     }
 }
 

@@ -24,7 +24,7 @@ const NEVER: i32 = -0x4000_0000;
 /// Declares a kernel by what it adds to a sum: `at` counts the left operand's numbers, `sum` is what
 /// is added to the bits of `b`, and `place` is where the sum lies in the tile.
 macro_rules! kernel {
-    ($(#[$doc:meta])* $name:ident $(<$(const $c:ident),*>)? ($($arg:ident: $t:ty),*)
+    ($(#[$doc:meta])* $name:ident ($($arg:ident: $t:ty),*)
      |$at:ident, $sum:ident, $b:ident, $place:ident| $product:expr) => {
         $(#[$doc])*
         ///
@@ -32,7 +32,7 @@ macro_rules! kernel {
         /// The processor must have AVX2.
         #[target_feature(enable = "avx2")]
         #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
-        pub(crate) unsafe fn $name$(<$(const $c: bool),*>)?(
+        pub(crate) unsafe fn $name(
             sums: &[i32],
             $($arg: $t,)*
             right: &[f32],
@@ -75,19 +75,12 @@ kernel! {
 }
 
 kernel! {
-    /// Sums of products that may be zero but not underflow: `A` where there are zeros in the left
-    /// operand, which `masks` tells of, `B` where there are in the right one.
-    masked<const A, const B>(masks: &[u16]) |at, sum, b, _place| {
-        let mut product = _mm256_add_epi32(sum, b);
-        if A {
-            // SAFETY: `masks` is as long as `sums`.
-            let mask = _mm256_set1_epi16(unsafe { *masks.get_unchecked(at) } as i16);
-            product = _mm256_and_si256(product, mask);
-        }
-        if B {
-            product = _mm256_and_si256(product, normal(b));
-        }
-        product
+    /// Sums of products that may be zero because of the left operand, of whose zeros `masks` tells. There
+    /// is no such form for the right one: its masks would not fit the registers.
+    masked(masks: &[u16]) |at, sum, b, _place| {
+        // SAFETY: `masks` is as long as `sums`.
+        let mask = _mm256_set1_epi16(unsafe { *masks.get_unchecked(at) } as i16);
+        _mm256_and_si256(_mm256_add_epi32(sum, b), mask)
     }
 }
 

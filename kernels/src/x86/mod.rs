@@ -44,23 +44,17 @@ pub(crate) fn tile(
             (Form::Zeros { left: true, right: true }, true) => {
                 avx512::masked::<true, true>(sums, masks, b, out);
             }
-            (Form::Zeros { left: true, right: true }, false) => {
-                avx2::masked::<true, true>(sums, masks, b, out);
-            }
             (Form::Zeros { left: true, .. }, true) => {
                 avx512::masked::<true, false>(sums, masks, b, out);
             }
-            (Form::Zeros { left: true, .. }, false) => {
-                avx2::masked::<true, false>(sums, masks, b, out);
+            (Form::Zeros { left: true, right: false }, false) => {
+                avx2::masked(sums, masks, b, out);
             }
             (Form::Zeros { left: false, .. }, true) => {
                 avx512::masked::<false, true>(sums, masks, b, out);
             }
-            (Form::Zeros { left: false, .. }, false) => {
-                avx2::masked::<false, true>(sums, masks, b, out);
-            }
             (Form::Compare, true) => avx512::compare(sums, floors, b, out),
-            (Form::Compare, false) => avx2::compare(sums, floors, b, out),
+            (Form::Zeros { .. } | Form::Compare, false) => avx2::compare(sums, floors, b, out),
             (Form::Full | Form::Special, true) => avx512::full(sums, floors, ceilings, b, out),
             (Form::Full | Form::Special, false) => avx2::full(sums, floors, ceilings, b, out),
         }
