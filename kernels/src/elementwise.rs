@@ -5,7 +5,7 @@
 
 use crate::simd::native::{map1, map2};
 use crate::simd::pam;
-use crate::{function, native, pa};
+use crate::{function, pa};
 
 /// An operation on one slice.
 #[derive(Clone, Copy, Debug)]
@@ -111,34 +111,20 @@ pub fn unary(op: Unary, x: &[f32], y: &mut [f32]) {
         Unary::PaLog2 => pam::map1(function::Log2, x, y),
         Unary::Scale(k) => scale(k, x, y),
         Unary::Round(bits) => pam::map1(function::Round(bits), x, y),
-        Unary::Neg => map1(|x: f32| -x, x, y),
-        Unary::Abs => map1(f32::abs, x, y),
-        Unary::Floor => map1(f32::floor, x, y),
-        Unary::Ceil => map1(f32::ceil, x, y),
-        Unary::RoundEven => map1(f32::round_ties_even, x, y),
-        Unary::Sign => {
-            map1(
-                |x: f32| {
-                    if x > 0.0 {
-                        1.0
-                    } else if x < 0.0 {
-                        -1.0
-                    } else {
-                        x
-                    }
-                },
-                x,
-                y,
-            );
-        }
-        Unary::Relu => map1(|x: f32| if x < 0.0 { 0.0 } else { x }, x, y),
+        Unary::Neg => pam::map1(function::Neg, x, y),
+        Unary::Abs => pam::map1(function::Abs, x, y),
+        Unary::Floor => pam::map1(function::Floor, x, y),
+        Unary::Ceil => pam::map1(function::Ceil, x, y),
+        Unary::RoundEven => pam::map1(function::RoundEven, x, y),
+        Unary::Sign => pam::map1(function::Sign, x, y),
+        Unary::Relu => pam::map1(function::Relu, x, y),
         Unary::Exp => map1(f32::exp, x, y),
         Unary::Log => map1(f32::ln, x, y),
         Unary::Sqrt => map1(f32::sqrt, x, y),
         Unary::Reciprocal => map1(|x: f32| 1.0 / x, x, y),
         Unary::Tanh => map1(f32::tanh, x, y),
-        Unary::Sigmoid => map1(native::sigmoid, x, y),
-        Unary::Erf => map1(native::erf, x, y),
+        Unary::Sigmoid => map1(function::Sigmoid, x, y),
+        Unary::Erf => map1(function::Erf, x, y),
         Unary::Native(f) => map1(f, x, y),
     }
 }
@@ -169,10 +155,10 @@ pub fn binary(op: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
         Binary::PaDiv(offset) => pam::map2(function::Div(offset), a, b, y),
         Binary::PaExp2Grad => pam::map2(function::Exp2Grad, a, b, y),
         Binary::PaLog2Grad => pam::map2(function::Log2Grad, a, b, y),
-        Binary::Add => map2(|a: f32, b: f32| a + b, a, b, y),
-        Binary::Sub => map2(|a: f32, b: f32| a - b, a, b, y),
-        Binary::Max => map2(maximum, a, b, y),
-        Binary::Min => map2(minimum, a, b, y),
+        Binary::Add => pam::map2(function::Add, a, b, y),
+        Binary::Sub => pam::map2(function::Sub, a, b, y),
+        Binary::Max => pam::map2(function::Max, a, b, y),
+        Binary::Min => pam::map2(function::Min, a, b, y),
         Binary::Mul => map2(|a: f32, b: f32| a * b, a, b, y),
         Binary::Div => map2(|a: f32, b: f32| a / b, a, b, y),
         Binary::Pow => map2(f32::powf, a, b, y),

@@ -1,10 +1,27 @@
-//! The PA operations as types, for the loops over slices.
+//! Operations as types, for the loops over slices: all of PA arithmetic, what else a program without
+//! multiplications does, and those native ones that are too large to be inlined otherwise.
 
 use crate::contract::pack::{MAGNITUDE, MIN};
+use crate::elementwise::{maximum, minimum};
+use crate::native;
 use crate::pa::{self, Offset};
 use crate::simd::functions;
 
 functions! {
+    // What every program consists of besides products.
+    Neg F1(x) => -x;
+    Abs F1(x) => x.abs();
+    Floor F1(x) => x.floor();
+    Ceil F1(x) => x.ceil();
+    RoundEven F1(x) => x.round_ties_even();
+    Sign F1(x) => if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x };
+    Relu F1(x) => if x < 0.0 { 0.0 } else { x };
+    Add F2(a, b) => a + b;
+    Sub F2(a, b) => a - b;
+    Max F2(a, b) => maximum(a, b);
+    Min F2(a, b) => minimum(a, b);
+    Erf F1(x) => native::erf(x);
+    Sigmoid F1(x) => native::sigmoid(x);
     Exp2 F1(x) => pa::exp2(x);
     Log2 F1(x) => pa::log2(x);
     ScalePow2(k: i32) F1(x) => pa::scale_pow2(x, k);

@@ -104,7 +104,7 @@ macro_rules! functions {
 }
 pub(crate) use functions;
 
-/// The loops of the PA operations, which may not multiply.
+/// The loops of the PA operations and of what else may not multiply.
 pub(crate) mod pam {
     use super::{F1, F2, F3};
 
