@@ -97,9 +97,12 @@ fn every_form_gives_the_specified_bits() {
     });
 }
 
+fn sign(i: usize, x: f32) -> f32 {
+    if i.is_multiple_of(3) { -x } else { x }
+}
+
 /// Operands whose products lie at an end of the range: one step below it, at it, one step above it.
 fn at_an_end(end: i64, offset: i32) -> (Vec<f32>, Vec<f32>) {
-    let sign = |i: usize, x: f32| if i.is_multiple_of(3) { -x } else { x };
     let exponents = if end > 0x4000_0000 { 132 } else { 4 };
     let a: Vec<f32> = (0..12)
         .map(|i| {
@@ -145,6 +148,16 @@ fn ends_of_the_range_are_exact() {
             for (i, z) in by_a.iter().enumerate() {
                 let e = chunked(32, |j| pa::mul_grad(a[i], b[j], 1.5, offset));
                 assert!(same(*z, e), "by a {end:x} {offset:x} {i}: {z:e} {e:e}");
+            }
+            // The least numbers with gradients that lift their slopes.
+            let least: Vec<f32> =
+                (0..32).map(|j| sign(j, f32::from_bits(0x007F_FFFE + j as u32 % 5))).collect();
+            let large = [2f32.powi(100); 12 * 32];
+            let (y, d) = (matrices(&least, 32), matrices(&large, 32));
+            matmul_grad_a(&pool, (offset, 23), [12, 32, 1], x, y, d, &mut by_a);
+            for (i, z) in by_a.iter().enumerate() {
+                let e = chunked(32, |j| pa::mul_grad(a[i], least[j], large[0], offset));
+                assert!(same(*z, e), "least {offset:x} {i}: {z:e} {e:e}");
             }
         }
     });

@@ -11,8 +11,8 @@ const INF: i64 = 0x7F80_0000;
 const MANTISSA: i64 = 0x007F_FFFF;
 const NAN: u32 = 0x7FC0_0000;
 const SIGN: u32 = 0x8000_0000;
-/// α = 1, 1.0625, 0.875, and the ends of the range, 0.5 and the last float below 2.
-const OFFSETS: [i32; 5] = [0, 0x0008_0000, -0x0020_0000, -0x0080_0000, 0x007F_FFFF];
+/// α = 1, 1.0625, 0.75, and the ends of the range, 0.5 and the last float below 2.
+const OFFSETS: [i32; 5] = [0, 0x0008_0000, -0x0040_0000, -0x0080_0000, 0x007F_FFFF];
 
 fn magnitude(x: u32) -> i64 {
     i64::from(x & !SIGN)
