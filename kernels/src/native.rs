@@ -1,34 +1,48 @@
 //! Native functions that the standard library lacks.
 
-/// Terms of the series of the error function; at 4 the next one is below 10^−14.
-const TERMS: usize = 64;
+/// `erf(x) / x` as a polynomial in x² / 8 − 1, lowest power first: the interpolation in the Chebyshev
+/// points of the interval [0, 4], whose relative error is below 4 · 10^−10.
+#[allow(clippy::excessive_precision, reason = "the shortest decimals that give the doubles")]
+const ERF: [f64; 19] = [
+    0.3535309956434049,
+    -0.17657623580039228,
+    0.13167511777582963,
+    -0.10771029288641266,
+    0.09020894134279632,
+    -0.07473048679705468,
+    0.05988782958300683,
+    -0.04574431267502724,
+    0.033053291696067265,
+    -0.022562558293108114,
+    0.014381038744396328,
+    -0.008384044276092753,
+    0.0047749462205666495,
+    -0.0029097129559724944,
+    0.0014101528932398749,
+    -0.00032551962727953547,
+    0.0001732295034487736,
+    -0.0002464220145300619,
+    9.403816578637098e-05,
+];
 
-/// Coefficients of the series: (−1)^n / (n! (2n + 1)).
-const SERIES: [f64; TERMS] = {
-    let mut series = [0.0; TERMS];
-    let (mut n, mut factor) = (0, 1.0);
-    while n < TERMS {
-        series[n] = factor / (2 * n + 1) as f64;
-        n += 1;
-        factor /= -(n as f64);
-    }
-    series
-};
-
-/// The error function, to about one unit in the last place of a float.
-///
-/// Its Maclaurin series in double precision, without branches so that loops over it vectorise: up to 4
-/// the terms stay below 10^6, so that cancellation leaves nine digits, and above it a float is 1.
+/// The error function, to about one unit in the last place of a float. Without branches, so that loops
+/// over it vectorise; from 4 on a float is 1.
 #[inline(always)]
 pub(crate) fn erf(x: f32) -> f32 {
     let z = f64::from(x).clamp(-4.0, 4.0);
-    let square = z * z;
-    let sum = SERIES.iter().rev().fold(0.0, |sum, c| sum * square + c);
-    let value = (z * sum * std::f64::consts::FRAC_2_SQRT_PI) as f32;
+    let s = z * z * 0.125 - 1.0;
+    let (mut sum, mut n) = (0f64, ERF.len());
+    // A plain loop, since a fold over so many terms is not inlined.
+    while n > 0 {
+        n -= 1;
+        sum = sum * s + ERF[n];
+    }
+    let value = (z * sum) as f32;
     if x.abs() >= 4.0 { 1f32.copysign(x) } else { value }
 }
 
 /// `1 / (1 + exp(−x))` without overflow.
+#[inline(always)]
 pub(crate) fn sigmoid(x: f32) -> f32 {
     let e = (-x.abs()).exp();
     if x >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) }
