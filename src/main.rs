@@ -2,12 +2,13 @@
 //! computed is computed in the libraries.
 //!
 //! [`args`] declares the command line, [`source`] reads models, [`step`] compiles and certifies them,
-//! [`output`] writes files, `commands` holds one file a command, and `report` what a compilation
+//! [`gradients`] compares gradients, [`output`] writes files, `commands` holds one file a command, and `report` what a compilation
 //! says about itself.
 
 mod args;
 mod commands;
 mod failure;
+mod gradients;
 mod output;
 mod report;
 mod source;

@@ -1,5 +1,6 @@
 //! The report as data.
 
+use crate::gradients::disagreement;
 use crate::source::Source;
 use crate::step::Step;
 use pam_ir::audit::{Census, Tally, audit, census};
@@ -250,7 +251,7 @@ impl Report {
                     mode: r.mode.name(),
                 })
                 .collect(),
-            gradients: step.gradient_report(),
+            gradients: gradients(step),
             certificate: certificate(step, output_sha256),
             kernels: Vec::new(),
             cost: cost(source, after),
@@ -265,6 +266,18 @@ impl Report {
     pub fn audit_kernels(&mut self) {
         self.kernels = audit_self().unwrap_or_default().iter().map(Kernel::from).collect();
     }
+}
+
+/// What is said of regenerated gradients.
+fn gradients(step: &Step) -> Option<GradientReport> {
+    let gradients = step.compiled.gradients.as_ref()?;
+    let worst = disagreement(&step.compiled.source, gradients);
+    Some(GradientReport {
+        parameters: gradients.pairs.len(),
+        evidence: gradients.evidence.name(),
+        disagreement: worst.as_ref().map(|w| w.0),
+        worst: worst.map(|w| w.1),
+    })
 }
 
 /// The α whose bits are added in products.

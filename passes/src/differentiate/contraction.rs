@@ -141,7 +141,7 @@ fn by_input(v: &mut Vjp<'_, '_, '_>, s: &Sizes) -> Result<ValueId> {
     let perm: Vec<usize> = [0, 2, 1].into_iter().chain(3..kernel.len() + 3).collect();
     let turned = v.transpose(split, &perm)?;
     let turned = v.reshape(turned, &[&[s.g * s.c, s.o], &kernel[..]].concat())?;
-    let flipped = super::movement::flip(v, turned, &(2..kernel.len() + 2).collect::<Vec<_>>())?;
+    let flipped = v.reversed(turned, &(2..kernel.len() + 2).collect::<Vec<_>>())?;
     let geometry: Vec<Window> = s
         .axes
         .iter()

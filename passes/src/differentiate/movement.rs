@@ -159,29 +159,12 @@ fn split(v: &mut Vjp<'_, '_, '_>) -> Result {
     v.give(0, cotangent)
 }
 
-/// The elements of some axes in reverse order.
-pub(super) fn flip(v: &mut Vjp<'_, '_, '_>, x: ValueId, axes: &[usize]) -> Result<ValueId> {
-    let shape = v.shape(x);
-    let axes: Vec<i64> = axes.iter().filter(|&&a| shape[a] > 1).map(|&a| a as i64).collect();
-    if axes.is_empty() {
-        return Ok(x);
-    }
-    let n = axes.len();
-    let attrs: [(&str, Attr); 4] = [
-        ("starts", vec![-1i64; n].into()),
-        ("ends", vec![i64::MIN; n].into()),
-        ("axes", axes.into()),
-        ("steps", vec![-1i64; n].into()),
-    ];
-    v.op(Op::Slice, &[x], &attrs)
-}
-
 /// The cotangent is turned round where the step was negative, spread by the step, and padded with zeros.
 fn slice(v: &mut Vjp<'_, '_, '_>) -> Result {
     let (d, shape) = (v.delta()?, v.type_of(0)?.shape);
     let ranges = v.call(|call| slice_ranges(call, &shape))?;
     let backwards: Vec<usize> = (0..shape.len()).filter(|&a| ranges[a].step < 0).collect();
-    let mut cotangent = flip(v, d, &backwards)?;
+    let mut cotangent = v.reversed(d, &backwards)?;
     let (mut before, mut after) = (Vec::new(), Vec::new());
     for (a, range) in ranges.iter().enumerate() {
         let step = range.step.unsigned_abs() as usize;

@@ -236,6 +236,23 @@ impl<'r, 'g> Lowering<'r, 'g> {
         self.op(Op::Expand, &[x], &[("shape", shape.into())])
     }
 
+    /// The elements of some axes in reverse order.
+    pub fn reversed(&mut self, x: ValueId, axes: &[usize]) -> Result<ValueId> {
+        let shape = self.shape(x);
+        let axes: Vec<i64> = axes.iter().filter(|&&a| shape[a] > 1).map(|&a| a as i64).collect();
+        if axes.is_empty() {
+            return Ok(x);
+        }
+        let n = axes.len();
+        let attrs: [(&str, Attr); 4] = [
+            ("starts", vec![-1i64; n].into()),
+            ("ends", vec![i64::MIN; n].into()),
+            ("axes", axes.into()),
+            ("steps", vec![-1i64; n].into()),
+        ];
+        self.op(Op::Slice, &[x], &attrs)
+    }
+
     /// A vector along `axis` of a tensor of the given rank.
     pub fn along(&mut self, x: ValueId, axis: usize, rank: usize) -> Result<ValueId> {
         let mut shape = vec![1; rank];

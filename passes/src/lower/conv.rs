@@ -4,7 +4,6 @@ use super::{LowerError, Lowering};
 use pam_ir::attr::Attr;
 use pam_ir::geometry::{Window, transposed_windows, windows};
 use pam_ir::graph::{Node, ValueId};
-use pam_ir::op::Op;
 
 type Result<T = ()> = std::result::Result<T, LowerError>;
 
@@ -73,18 +72,7 @@ fn flip(lo: &mut Lowering<'_, '_>, w: ValueId, groups: usize) -> Result<ValueId>
         let perm: Vec<usize> = [1, 0].into_iter().chain(2..shape.len()).collect();
         v = lo.transpose(v, &perm)?;
     }
-    let axes: Vec<i64> = (2..shape.len()).filter(|&a| shape[a] > 1).map(|a| a as i64).collect();
-    if axes.is_empty() {
-        return Ok(v);
-    }
-    let n = axes.len();
-    let attrs: [(&str, Attr); 4] = [
-        ("starts", vec![-1i64; n].into()),
-        ("ends", vec![i64::MIN; n].into()),
-        ("axes", axes.into()),
-        ("steps", vec![-1i64; n].into()),
-    ];
-    lo.op(Op::Slice, &[v], &attrs)
+    lo.reversed(v, &(2..shape.len()).collect::<Vec<_>>())
 }
 
 fn finish(lo: &mut Lowering<'_, '_>, node: &Node, mut y: ValueId) -> Result {
