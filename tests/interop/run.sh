@@ -17,7 +17,7 @@ fi
 "$venv/bin/python" "$here/check.py" "$@"
 binary=()
 if [ "${1:-}" = --binary ]; then binary=("$1" "$2"); fi
-"$venv/bin/python" "$here/check_nodes.py" "${binary[@]}"
+"$venv/bin/python" -W ignore "$here/check_nodes.py" "${binary[@]}"
 functions=$(mktemp -d)
 trap 'rm -rf "$functions"' EXIT
 cargo run --quiet --manifest-path "$here/../../Cargo.toml" -p pam-ir --example write_functions -- "$functions"
