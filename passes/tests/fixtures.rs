@@ -28,14 +28,14 @@ fn fixtures_certify() {
         count += 1;
         let file = ModelFile { model: load(&path).unwrap(), path };
         let graph = import(&[file], &ImportOptions::default()).unwrap().graph;
-        for preset in ["approx", "native", "matmul"] {
+        for preset in ["approx", "native", "matmul", "exact"] {
             let policy = Policy::preset(preset).unwrap();
             let compiled = compile(&graph, &policy).unwrap_or_else(|e| panic!("{name}: {e}"));
             let target =
                 if policy.keeps_native() { Target::Mixed } else { Target::MultiplicationFree };
             let certified = certify(compiled.graph, target)
                 .unwrap_or_else(|v| panic!("{name} {preset}: {}\n{}", v[0], v[0].line));
-            assert_eq!(certified.native().is_empty(), preset == "approx", "{name} {preset}");
+            assert_eq!(certified.native().is_empty(), !policy.keeps_native(), "{name} {preset}");
             round_trip(&name, preset, certified.graph());
             let expanded = expand(certified.graph()).unwrap_or_else(|e| panic!("{name}: {e}"));
             if let Err(faults) = verify(&expanded) {
