@@ -17,6 +17,7 @@ use pam_ir::types::DType;
 use pam_kernels::Pool;
 use smallvec::SmallVec;
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 /// Runs a plan.
 pub struct Executor {
@@ -31,6 +32,8 @@ pub struct Executor {
     runs: u64,
     /// Which half of the state the last run read.
     parity: usize,
+    /// How long each step has taken so far, where that is asked for.
+    times: Option<Vec<Duration>>,
 }
 
 impl Executor {
@@ -53,6 +56,7 @@ impl Executor {
             names: plan.inputs.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect(),
             runs: 0,
             parity: 0,
+            times: None,
             plan,
         };
         for i in 0..executor.plan.inputs.len() {
@@ -150,7 +154,8 @@ impl Executor {
             return Err(RunError::MissingInput { name: name.clone(), expected: ty.to_string() });
         }
         let parity = self.now();
-        for step in &self.plan.steps {
+        for (s, step) in self.plan.steps.iter().enumerate() {
+            let began = self.times.is_some().then(Instant::now);
             let at = |v: &View| (offset(v, parity), v.bytes);
             let ranges: SmallVec<[(usize, usize); memory::MAX_OUTS]> =
                 step.outs.iter().map(at).collect();
@@ -170,9 +175,27 @@ impl Executor {
                 let (node, op) = self.plan.nodes[step.node.index()].clone();
                 RunError::Node { node, op, reason }
             })?;
+            if let (Some(began), Some(times)) = (began, &mut self.times) {
+                times[s] += began.elapsed();
+            }
         }
         self.parity = parity;
         Ok(())
+    }
+
+    /// From now on, measures how long each step takes.
+    pub fn measure(&mut self) {
+        self.times = Some(vec![Duration::ZERO; self.plan.steps.len()]);
+    }
+
+    /// How long each step has taken since [`Executor::measure`]: the name and op of its first node,
+    /// what serves it, and the time of all runs together.
+    pub fn times(&self) -> impl Iterator<Item = (&str, &'static str, &'static str, Duration)> {
+        let steps = self.plan.steps.iter().zip(self.times.iter().flatten());
+        steps.map(|(step, &time)| {
+            let (name, op) = &self.plan.nodes[step.node.index()];
+            (name.as_str(), *op, step.kernel.name(), time)
+        })
     }
 
     /// An output of the last run.

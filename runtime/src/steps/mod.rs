@@ -74,6 +74,11 @@ macro_rules! kernels {
             pub fn scratch(&self) -> usize {
                 match self { $(Kernel::$variant(k) => k.scratch(),)* }
             }
+
+            /// Its name.
+            pub fn name(&self) -> &'static str {
+                match self { $(Kernel::$variant(_) => stringify!($variant),)* }
+            }
         }
 
         $(impl From<$t> for Kernel {
