@@ -149,6 +149,9 @@ pub struct Device {
     /// Threads; one for each core if not given
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub threads: usize,
+    /// With --device cuda: libnvrtc, or its folder, if it is in none of the usual places
+    #[arg(long, value_name = "PATH")]
+    pub nvrtc: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -7,7 +7,8 @@ use crate::source::{Source, read_bytes};
 use pam_ir::certify::{Certified, Target, Violation, certify};
 use pam_ir::graph::Graph;
 use pam_passes::{CompileError, Compiled, Policy, Recognised, compile_with, expand, unresolved};
-use pam_runtime::{Executor, Plan, PlanOptions, plan};
+use pam_runtime::{Executor, Plan, PlanOptions, cuda, plan};
+use std::fmt::Display;
 use std::path::Path;
 
 /// The policy that the arguments ask for.
@@ -148,12 +149,26 @@ pub fn executor(
     certified: Certified,
     device: &crate::args::Device,
 ) -> Result<Executor, Failure> {
-    if device.device != "cpu" {
-        let reason = "whole steps run on the CPU in this version; use --device cpu";
-        return Err(Failure::new(format!("--device {}: {reason}", device.device)));
-    }
+    let fail = |e: &dyn Display| Failure::new(format!("--device {}: {e}", device.device));
+    let number = match device.device.as_str() {
+        "cpu" => None,
+        "cuda" => Some(0),
+        other => match other.strip_prefix("cuda:").map(str::parse::<usize>) {
+            Some(Ok(number)) => Some(number),
+            _ => return Err(fail(&"there is no such device; use cpu, cuda or cuda:N")),
+        },
+    };
+    // A missing driver is said before anything is planned.
+    let machine = match number {
+        Some(n) => Some(cuda::Device::open(n, device.nvrtc.as_deref()).map_err(|e| fail(&e))?),
+        None => None,
+    };
     let plan = plan_of(path, certified)?;
-    Executor::new(plan, device.threads).map_err(|e| Failure::file(path, e))
+    match machine {
+        Some(machine) => Executor::cuda(plan, Box::new(machine)),
+        None => Executor::new(plan, device.threads),
+    }
+    .map_err(|e| Failure::file(path, e))
 }
 
 /// The graph of a source under the native policy, certified as such.

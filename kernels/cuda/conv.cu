@@ -46,6 +46,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   publish(found, shared, facts);
 }
 
+// Rounds the mantissas of a tensor that is read in place.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    pam_narrow(const u32 *source, u32 *to, u64 count, u32 mantissa) {
+  u64 step = (u64)shl<8>(gridDim.x);
+#pragma unroll 1
+  for (u64 i = (u64)shl<8>(blockIdx.x) + threadIdx.x; i < count; i += step)
+    *at(to, i) = round_mantissa(*at(source, i), mantissa);
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     pam_conv(const u32 *left, u64 left_plane, const Facts *left_facts, const u32 *source,
              const Facts *source_facts, u32 source_flags, u64 panel_stride, u32 chunks,

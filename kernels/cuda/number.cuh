@@ -69,8 +69,6 @@ template <> struct Bits<8> {
 template <typename T> PA_FN T *elem(T *p, u64 i) {
   return (T *)byte_at(p, shl64<Bits<sizeof(T)>::LOG2>(i));
 }
-template <> PA_FN const u8 *elem<const u8>(const u8 *p, u64 i) { return p + i; }
-template <> PA_FN u8 *elem<u8>(u8 *p, u64 i) { return p + i; }
 
 PA_FN double as_double(u64 x) { return __longlong_as_double((i64)x); }
 PA_FN u64 double_bits(double x) { return (u64)__double_as_longlong(x); }

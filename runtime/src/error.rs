@@ -69,6 +69,9 @@ pub enum RunError {
         /// The system's reason.
         reason: String,
     },
+    /// The device cannot do what the plan needs.
+    #[error("{0}")]
+    Device(#[from] crate::cuda::CudaError),
     /// A node met data it cannot work on.
     #[error("node `{node}` ({op}): {reason}")]
     Node {

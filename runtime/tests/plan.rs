@@ -115,7 +115,7 @@ fn three_runs(g: &Graph, options: PlanOptions, threads: usize) -> Vec<Vec<(Strin
     (0..3)
         .map(|_| {
             e.step().unwrap();
-            e.outputs()
+            e.outputs().unwrap()
         })
         .collect()
 }

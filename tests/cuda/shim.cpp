@@ -133,6 +133,20 @@ void shim_launch(dim3 grid, unsigned threads, ShimOrder order,
       }
 }
 
+void shim_run(dim3 grid, unsigned threads, ShimOrder order, const std::function<void()> &kernel) {
+  gridDim = grid;
+  blockDim = {threads, 1, 1};
+  for (unsigned z = 0; z < grid.z; ++z)
+    for (unsigned y = 0; y < grid.y; ++y)
+      for (unsigned x = 0; x < grid.x; ++x) {
+        blockIdx = {x, y, z};
+        for (unsigned n = 0; n < threads; ++n) {
+          threadIdx = {order == SHIM_UP ? n : threads - 1 - n, 0, 0};
+          kernel();
+        }
+      }
+}
+
 void __syncthreads() { yield(AT_BLOCK); }
 
 int __syncthreads_or(int predicate) {

@@ -34,6 +34,8 @@ extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 // Upwards with late copies, or downwards with early ones; a race shows under one of them.
 enum ShimOrder { SHIM_UP, SHIM_DOWN };
+// Without fibers, for kernels whose threads do not meet: one after the other.
+void shim_run(dim3 grid, unsigned threads, ShimOrder order, const std::function<void()> &kernel);
 void shim_launch(dim3 grid, unsigned threads, ShimOrder order, const std::function<void()> &kernel);
 
 void __syncthreads();
@@ -70,6 +72,29 @@ inline unsigned atomicOr(unsigned *p, unsigned v) {
   unsigned old = *p;
   *p = old | v;
   return old;
+}
+
+inline unsigned atomicExch(unsigned *p, unsigned v) {
+  unsigned old = *p;
+  *p = v;
+  return old;
+}
+inline unsigned long long atomicMin(unsigned long long *p, unsigned long long v) {
+  unsigned long long old = *p;
+  *p = old < v ? old : v;
+  return old;
+}
+inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz((unsigned)x); }
+inline int __clzll(long long x) { return x == 0 ? 64 : __builtin_clzll((unsigned long long)x); }
+inline double __longlong_as_double(long long x) {
+  double d;
+  std::memcpy(&d, &x, 8);
+  return d;
+}
+inline long long __double_as_longlong(double d) {
+  long long x;
+  std::memcpy(&x, &d, 8);
+  return x;
 }
 
 inline float __uint_as_float(unsigned x) {

@@ -22,32 +22,39 @@ use std::process::ExitCode;
 
 use pam_runtime::cuda::contract::{Contraction, Kind, Shape, Strides};
 use pam_runtime::cuda::nvrtc::Nvrtc;
-use pam_runtime::cuda::source::{SOURCES, Source};
-use pam_runtime::cuda::{CudaError, Device, cache};
+use pam_runtime::cuda::machine::{download, upload};
+use pam_runtime::cuda::source::{Source, sources};
+use pam_runtime::cuda::{CudaError, Device, Machine, cache};
 use spec::{DATA, Data, Random};
 
 /// Kernels of this benchmark alone; the first contains multiplications on purpose.
-const EXTRA: &[Source] = &[
-    Source {
-        name: "paper.cu",
-        text: include_str!("../../../kernels/cuda/bench/paper.cu"),
-        kernels: &["paper_matmul"],
-    },
-    Source {
-        name: "clock.cu",
-        text: include_str!("../../../kernels/cuda/bench/clock.cu"),
-        kernels: &["bench_clock"],
-    },
-];
+fn extra() -> [Source; 2] {
+    [
+        Source::fixed(
+            "paper.cu",
+            include_str!("../../../kernels/cuda/bench/paper.cu"),
+            &["paper_matmul"],
+        ),
+        Source::fixed(
+            "clock.cu",
+            include_str!("../../../kernels/cuda/bench/clock.cu"),
+            &["bench_clock"],
+        ),
+    ]
+}
+
+/// The contraction as plans use it.
+fn contraction() -> Source {
+    sources().into_iter().find(|s| s.name == "contract.cu").expect("it is in the list")
+}
 
 /// The contraction with other shares of its additions on the integer pipe, of eight columns.
 const ALU_COLUMNS: [u32; 5] = [0, 2, 4, 6, 8];
 
 fn variant(columns: u32) -> Source {
-    let original = SOURCES.iter().find(|s| s.name == "contract.cu").expect("it is in the list");
-    // One short-lived program leaks a few copies of one source.
+    let original = contraction();
     let text = format!("#define ALU_COLUMNS {columns}\n{}", original.text);
-    Source { text: text.leak(), ..*original }
+    Source { text: text.into(), ..original }
 }
 
 #[derive(Debug, Default)]
@@ -101,24 +108,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Machine code of one source, from the cache where it has it.
-fn code(source: &Source, arch: &str, options: &Options) -> Result<Vec<u8>, CudaError> {
-    let (folder, key) = (cache::folder(), cache::key(source, arch));
-    if let Some(code) = folder.as_deref().and_then(|folder| cache::read(folder, &key)) {
-        return Ok(code);
-    }
-    let code = Nvrtc::load(options.nvrtc.as_deref())?.compile(source.name, source.text, arch)?;
-    if let Some(folder) = &folder {
-        cache::write(folder, &key, &code);
-    }
-    Ok(code)
-}
-
 fn compile(options: &Options, arch: &str) -> Result<bool, CudaError> {
-    let variants: Vec<Source> = ALU_COLUMNS.into_iter().map(variant).collect();
-    for source in SOURCES.iter().chain(EXTRA).chain(&variants) {
-        let bytes = code(source, arch, options)?.len();
-        println!("{} for {arch}: {bytes} bytes of machine code", source.name);
+    let compiler = Nvrtc::load(options.nvrtc.as_deref())?;
+    let variants = ALU_COLUMNS.into_iter().map(variant);
+    for source in sources().into_iter().chain(extra()).chain(variants) {
+        let code = compiler.compile(&source.name, &source.text, arch)?;
+        println!("{} for {arch}: {} bytes of machine code", source.name, code.len());
+        if let Some(folder) = cache::folder() {
+            cache::keep(&folder, &cache::key(&source, arch), &code);
+        }
     }
     Ok(true)
 }
@@ -144,18 +142,13 @@ fn run(options: &Options) -> Result<bool, CudaError> {
     passed += more;
     failed += worse;
     if !options.check_only && failed == 0 {
-        for source in EXTRA {
-            let code = code(source, device.arch(), options)?;
-            device.load(code, source.kernels)?;
-        }
+        device.load(&extra())?;
         let mut tuning = Vec::new();
         for columns in ALU_COLUMNS {
-            let source = variant(columns);
-            device.load(code(&source, device.arch(), options)?, source.kernels)?;
+            device.load(&[variant(columns)])?;
             tuning.push(measure::tuning(&device, columns)?);
         }
-        let source = SOURCES.iter().find(|s| s.name == "contract.cu").expect("it is in the list");
-        device.load(code(source, device.arch(), options)?, source.kernels)?;
+        device.load(&[contraction()])?;
         let report = measure::report(&device, &options.commit, tuning)?;
         let text = format!("{report:#}\n");
         if let Some(path) = &options.json {
@@ -209,8 +202,12 @@ fn shape(case: &Case, kind: Kind) -> Shape {
         left: strides(turned[0], rows, depth),
         right: strides(turned[1], depth, cols),
         out: strides(turned[2], rows, cols),
+        own: strides(turned[2], rows, cols),
         batch: (0..batch)
-            .map(|i| [i * rows * depth, i * depth * cols, i * rows * cols].map(|x| x as u64))
+            .map(|i| {
+                let out = i * rows * cols;
+                [i * rows * depth, i * depth * cols, out, out].map(|x| x as u64)
+            })
             .collect(),
         offset: 0,
         mantissa: 23,
@@ -226,16 +223,15 @@ fn check(device: &Device, case: &Case, kind: Kind, data: Data) -> Result<usize, 
     let own = random.values(data, true, batch * rows * cols);
     let shape = shape(case, kind);
     let contraction = Contraction::new(device, shape.clone())?;
-    let (l, r, o) = (
-        device.upload(&left, "left")?,
-        device.upload(&right, "right")?,
-        device.upload(&own, "own")?,
-    );
+    let (l, r, o) =
+        (upload(device, &left, "left")?, upload(device, &right, "right")?, upload(device, &own, "own")?);
+    let space = device.alloc(contraction.workspace(), "the workspace")?;
     let out = device.alloc(own.len() * 4, "out")?;
     let mut wrong = 0;
-    let go = || {
+    let operands = [&l, &r, &o, &out].map(|buffer| buffer.address());
+    let mut go = || {
         // SAFETY: the buffers hold the shape's dense matrices.
-        unsafe { contraction.launch(device, l.address(), r.address(), o.address(), out.address()) }
+        unsafe { contraction.launch(device, space.address(), operands) }
     };
     let expected = expected(&shape, &left, &right, &own);
     let mut got = vec![0u32; own.len()];
@@ -244,13 +240,13 @@ fn check(device: &Device, case: &Case, kind: Kind, data: Data) -> Result<usize, 
         unsafe { device.fill(out.address(), 0xFF, out.bytes()) }?;
         if replay {
             // The graph has to live until it has run.
-            let graph = device.capture(go)?;
-            graph.launch()?;
+            let graph = device.record(&mut go)?;
+            graph.replay()?;
             device.synchronize()?;
         } else {
             go()?;
         }
-        device.download(&out, &mut got)?;
+        download(device, &out, &mut got)?;
         wrong += got
             .iter()
             .zip(&expected)
@@ -311,7 +307,7 @@ fn element(
     let at = |base: u64, s: &Strides, r: usize, c: usize| {
         (base + r as u64 * s.row + c as u64 * s.col) as usize
     };
-    let [l0, r0, _] = shape.batch[b];
+    let [l0, r0, ..] = shape.batch[b];
     spec::sum(shape.depth as usize, |k| {
         let x = left[at(l0, &shape.left, i, k)];
         let y = right[at(r0, &shape.right, k, j)];

@@ -2,8 +2,8 @@
 //! kernel.
 
 use pam_runtime::cuda::contract::{Contraction, Kind};
-use pam_runtime::cuda::device::Arg;
-use pam_runtime::cuda::{CudaError, Device};
+use pam_runtime::cuda::machine::{Arg, download, upload};
+use pam_runtime::cuda::{CudaError, Device, Machine};
 use serde_json::{Value, json};
 
 use crate::spec::{Data, Random, same};
@@ -41,7 +41,7 @@ fn clock(device: &Device) -> Result<f64, CudaError> {
     // SAFETY: the kernel writes two 64-bit words.
     unsafe { device.launch("bench_clock", (1, 1, 1), 1, &[Arg::U64(out.address())]) }?;
     let mut pair = [0u64; 2];
-    device.download(&out, &mut pair)?;
+    download(device, &out, &mut pair)?;
     Ok(pair[0] as f64 / pair[1].max(1) as f64)
 }
 
@@ -101,7 +101,7 @@ fn runs() -> Vec<Run> {
 /// As for [`report`].
 pub fn tuning(device: &Device, columns: u32) -> Result<Value, CudaError> {
     let run = runs().swap_remove(0);
-    let (mut row, _) = time(device, &run, f64::from(device.multiprocessors()?))?;
+    let (mut row, _) = time(device, &run, f64::from(device.multiprocessors()))?;
     row["alu_columns"] = json!(columns);
     eprintln!("{row}");
     Ok(row)
@@ -113,7 +113,7 @@ pub fn tuning(device: &Device, columns: u32) -> Result<Value, CudaError> {
 ///
 /// The driver's, or a result that differs from the specification.
 pub fn report(device: &Device, commit: &str, tuning: Vec<Value>) -> Result<Value, CudaError> {
-    let processors = f64::from(device.multiprocessors()?);
+    let processors = f64::from(device.multiprocessors());
     let mut list = Vec::new();
     let mut raw = 0.0;
     for run in runs() {
@@ -150,22 +150,25 @@ fn time(device: &Device, run: &Run, processors: f64) -> Result<(Value, f64), Cud
     let right = random.values(run.data, false, batch * depth * cols);
     let own = random.values(run.data, true, batch * rows * cols);
     let (l, r, o) = (
-        device.upload(&left, "left")?,
-        device.upload(&right, "right")?,
-        device.upload(&own, "own")?,
+        upload(device, &left, "left")?,
+        upload(device, &right, "right")?,
+        upload(device, &own, "own")?,
     );
     let out = device.alloc(own.len() * 4, "out")?;
     let shape = shape(&run.case, run.kind);
     let contraction = Contraction::new(device, shape.clone())?;
-    let (la, ra, oa, outa) = (l.address(), r.address(), o.address(), out.address());
+    let space = device.alloc(contraction.workspace(), "the workspace")?;
+    let (at, operands) = (space.address(), [&l, &r, &o, &out].map(|buffer| buffer.address()));
     // SAFETY: the buffers hold the shape's dense matrices.
-    let whole = median(device, || unsafe { contraction.launch(device, la, ra, oa, outa) })?;
+    let whole = median(device, || unsafe { contraction.launch(device, at, operands) })?;
     // SAFETY: the operands were packed by the runs before.
-    let kernel = median(device, || unsafe { contraction.contract(device, oa, outa) })?;
+    let kernel = median(device, || unsafe {
+        contraction.contract(device, at, operands[2], operands[3])
+    })?;
     let ghz = clock(device)?;
 
     let mut got = vec![0u32; own.len()];
-    device.download(&out, &mut got)?;
+    download(device, &out, &mut got)?;
     for n in 0..200 {
         let (b, i, j) = (n * 31 % batch, n * 1009 % rows, n * 4099 % cols);
         let want = element(&shape, &left, &right, &own, b, i, j);
@@ -198,8 +201,8 @@ fn literature(device: &Device) -> Result<(Value, f64), CudaError> {
     let n = 4096u32;
     let mut random = Random(0xDEC0_DE5E_ED00_0001);
     let count = n as usize * n as usize;
-    let left = device.upload(&random.values(Data::Normal, true, count), "left")?;
-    let right = device.upload(&random.values(Data::Normal, false, count), "right")?;
+    let left = upload(device, &random.values(Data::Normal, true, count), "left")?;
+    let right = upload(device, &random.values(Data::Normal, false, count), "right")?;
     let out = device.alloc(count * 4, "out")?;
     let args = [
         Arg::U64(left.address()),

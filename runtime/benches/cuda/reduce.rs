@@ -1,7 +1,7 @@
 //! Checks the reductions against the documented order of additions.
 
-use pam_runtime::cuda::device::Arg;
-use pam_runtime::cuda::{CudaError, Device};
+use pam_runtime::cuda::machine::{Arg, download, upload};
+use pam_runtime::cuda::{CudaError, Device, Machine};
 
 use crate::spec::{Data, Random, same};
 
@@ -78,7 +78,7 @@ fn run(
     what: u32,
 ) -> Result<Vec<u32>, CudaError> {
     let (left, chunks) = (outer * inner, reduced.div_ceil(4096));
-    let source = device.upload(x, "x")?;
+    let source = upload(device, x, "x")?;
     let partial = device.alloc(left * chunks * 4, "chunk values")?;
     let out = device.alloc(left * 4, "out")?;
     let target = if chunks == 1 { out.address() } else { partial.address() };
@@ -120,6 +120,6 @@ fn run(
         }
     }
     let mut got = vec![0; left];
-    device.download(&out, &mut got)?;
+    download(device, &out, &mut got)?;
     Ok(got)
 }

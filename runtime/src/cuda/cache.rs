@@ -20,7 +20,7 @@ pub fn folder() -> Option<PathBuf> {
 pub fn key(source: &Source, arch: &str) -> String {
     let mut hash = Sha256::new();
     let texts = HEADERS.iter().flat_map(|(name, text)| [*name, *text]);
-    for part in texts.chain(OPTIONS.iter().copied()).chain([source.name, source.text, arch]) {
+    for part in texts.chain(OPTIONS.iter().copied()).chain([&*source.name, &*source.text, arch]) {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part.as_bytes());
     }
@@ -32,9 +32,12 @@ pub fn read(folder: &Path, key: &str) -> Option<Vec<u8>> {
     std::fs::read(folder.join(format!("{key}.cubin"))).ok().filter(|bytes| !bytes.is_empty())
 }
 
-/// Keeps machine code for the next time. A cache that cannot be written is no error: the kernels
+/// Keeps machine code for the next time, unless it is there already. A cache that cannot be written is no error: the kernels
 /// are compiled again. The file appears whole or not at all.
-pub fn write(folder: &Path, key: &str, code: &[u8]) {
+pub fn keep(folder: &Path, key: &str, code: &[u8]) {
+    if folder.join(format!("{key}.cubin")).exists() {
+        return;
+    }
     let _ = std::fs::create_dir_all(folder);
     let temporary = folder.join(format!("{key}.{}.part", std::process::id()));
     if std::fs::write(&temporary, code).is_ok()
@@ -47,11 +50,11 @@ pub fn write(folder: &Path, key: &str, code: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cuda::source::SOURCES;
+    use crate::cuda::source::sources;
 
     #[test]
     fn the_key_depends_on_source_and_architecture() {
-        let all: Vec<String> = SOURCES
+        let all: Vec<String> = sources()
             .iter()
             .flat_map(|source| ["sm_80", "sm_90a"].map(|arch| key(source, arch)))
             .collect();
@@ -67,7 +70,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let below = folder.path().join("a/b");
         assert_eq!(read(&below, "k"), None);
-        write(&below, "k", b"code");
+        keep(&below, "k", b"code");
         assert_eq!(read(&below, "k").as_deref(), Some(&b"code"[..]));
         assert_eq!(std::fs::read_dir(&below).unwrap().count(), 1);
     }

@@ -7,7 +7,7 @@
 //! sums in ascending order: the documented order either way, so the same bits.
 
 use super::CudaError;
-use super::device::{Arg, Buffer, Device};
+use super::machine::{Arg, Buffer, Machine, upload};
 
 /// Rows of a packed panel and edge of an output tile.
 const EDGE: u64 = 128;
@@ -22,7 +22,7 @@ pub enum Kind {
     /// `out[i,j] = Σ_k pa.mul(left[i,k], right[k,j])`
     Product,
     /// `out[i,j] = Σ_k pa.mul_grad(own[i,j], right[k,j], left[i,k])`: `left` is the incoming
-    /// gradient, and `own` the differentiated factor, laid out like the output.
+    /// gradient, and `own` the differentiated factor.
     ExactGradient,
 }
 
@@ -50,10 +50,12 @@ pub struct Shape {
     pub left: Strides,
     /// Strides of `right` (depth × cols).
     pub right: Strides,
-    /// Strides of the output and of `own`.
+    /// Strides of the output.
     pub out: Strides,
-    /// Element offsets of each matrix of the batch: left, right, output.
-    pub batch: Vec<[u64; 3]>,
+    /// Strides of `own` (rows × cols), for [`Kind::ExactGradient`].
+    pub own: Strides,
+    /// Element offsets of each matrix of the batch: left, right, output, own.
+    pub batch: Vec<[u64; 4]>,
     /// bits(offset) − BIAS of the error compensation; 0 is plain arithmetic.
     pub offset: i32,
     /// Mantissa bits that the operands are rounded to; 23 keeps them.
@@ -62,7 +64,7 @@ pub struct Shape {
 
 /// Mirrors `Work` in kernels/cuda/tile.cuh.
 #[repr(C)]
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Work {
     out: u64,
     left_panel: u32,
@@ -78,14 +80,17 @@ struct Panels {
     offsets: Buffer,
     matrices: u32,
     per_matrix: u32,
-    planes: Buffer,
+    /// Where the planes and the facts lie in the workspace, in bytes.
+    planes: u64,
     plane_stride: u64,
-    facts: Buffer,
+    facts: u64,
+    facts_bytes: usize,
     /// First panel of each batch entry.
     first: Vec<u32>,
 }
 
-/// A contraction with its workspace allocated, ready to be launched any number of times.
+/// A contraction with its tables on the device, ready to be launched any number of times in a
+/// workspace that contractions may share.
 #[derive(Debug)]
 pub struct Contraction {
     shape: Shape,
@@ -96,8 +101,29 @@ pub struct Contraction {
     blocks: (u32, u32, u32),
     panel_stride: u64,
     chunks: u32,
-    // Chunk sums, their number and the number of output elements, when split along k.
-    partial: Option<(Buffer, u32, u64)>,
+    // Place of the chunk sums, their number and the number of output elements, when split along k.
+    partial: Option<(u64, u32, u64)>,
+    workspace: Workspace,
+}
+
+/// The layout of a workspace: a block whose parts follow each other.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Workspace {
+    bytes: u64,
+}
+
+impl Workspace {
+    /// Takes so many bytes and says where they begin.
+    pub(super) fn take(&mut self, bytes: u64) -> u64 {
+        let at = self.bytes;
+        self.bytes = (at + bytes).next_multiple_of(256);
+        at
+    }
+
+    /// Bytes taken.
+    pub(super) fn bytes(self) -> usize {
+        self.bytes as usize
+    }
 }
 
 fn too_large(what: &str, value: u64) -> CudaError {
@@ -110,7 +136,7 @@ impl Contraction {
     /// # Errors
     ///
     /// Out of memory, or a shape beyond the grid's limits (65,535 row tiles or batch entries).
-    pub fn new(device: &Device, shape: Shape) -> Result<Self, CudaError> {
+    pub fn new(device: &dyn Machine, shape: Shape) -> Result<Self, CudaError> {
         let row_tiles = u64::from(shape.rows).div_ceil(EDGE);
         let col_tiles = u64::from(shape.cols).div_ceil(EDGE);
         let depth = u64::from(shape.depth);
@@ -121,7 +147,7 @@ impl Contraction {
 
         // Splitting needs a dense output, since the chunk sums are added over its whole extent.
         let tiles = row_tiles * col_tiles * batch;
-        let fills = tiles >= 2 * u64::from(device.multiprocessors()?);
+        let fills = tiles >= 2 * u64::from(device.multiprocessors());
         let split = !fills && chunks > 1 && dense(&shape);
         let parts = if split { chunks } else { 1 };
         if row_tiles > 65_535 || parts * batch > 65_535 {
@@ -131,8 +157,10 @@ impl Contraction {
         let planes = if shape.kind == Kind::Product { 2 } else { 3 };
         let left_offsets: Vec<u64> = shape.batch.iter().map(|b| b[0]).collect();
         let right_offsets: Vec<u64> = shape.batch.iter().map(|b| b[1]).collect();
-        let left = panels(device, &left_offsets, row_tiles, panel_stride, planes, chunks)?;
-        let right = panels(device, &right_offsets, col_tiles, panel_stride, 1, chunks)?;
+        let mut workspace = Workspace::default();
+        let space = &mut workspace;
+        let left = panels(device, space, &left_offsets, row_tiles, panel_stride, planes, chunks)?;
+        let right = panels(device, space, &right_offsets, col_tiles, panel_stride, 1, chunks)?;
 
         let mut works = Vec::new();
         let mut own_offsets = Vec::new();
@@ -146,18 +174,14 @@ impl Contraction {
                     chunk_end: if split { part as u32 + 1 } else { chunks as u32 },
                     spare: [0; 2],
                 });
-                own_offsets.push(b[2]);
+                own_offsets.push(b[3]);
             }
         }
-        let partial = if split {
-            let bytes = (parts * elements * 4) as usize;
-            Some((device.alloc(bytes, "the chunk sums")?, parts as u32, elements))
-        } else {
-            None
-        };
+        let partial = split
+            .then(|| (workspace.take(parts * elements * 4), parts as u32, elements));
         Ok(Contraction {
-            works: device.upload(&works, "a contraction's table")?,
-            own_offsets: device.upload(&own_offsets, "a contraction's offsets")?,
+            works: upload(device, &works, "a contraction's table")?,
+            own_offsets: upload(device, &own_offsets, "a contraction's offsets")?,
             blocks: (col_tiles as u32, row_tiles as u32, works.len() as u32),
             shape,
             left,
@@ -165,7 +189,13 @@ impl Contraction {
             panel_stride,
             chunks: chunks as u32,
             partial,
+            workspace,
         })
+    }
+
+    /// Bytes of workspace that a launch uses.
+    pub fn workspace(&self) -> usize {
+        self.workspace.bytes()
     }
 
     /// Multiply-accumulates per launch.
@@ -178,24 +208,22 @@ impl Contraction {
     ///
     /// # Safety
     ///
-    /// The device addresses must cover the shape's matrices; `own` is read only for
-    /// [`Kind::ExactGradient`].
+    /// The device addresses must cover the shape's matrices, and `workspace` as many bytes as
+    /// [`Contraction::workspace`] says; `own` is read only for [`Kind::ExactGradient`].
     ///
     /// # Errors
     ///
     /// The driver's.
     pub unsafe fn launch(
         &self,
-        device: &Device,
-        left: u64,
-        right: u64,
-        own: u64,
-        out: u64,
+        device: &dyn Machine,
+        workspace: u64,
+        [left, right, own, out]: [u64; 4],
     ) -> Result<(), CudaError> {
         // SAFETY: the caller vouches for the operands.
         unsafe {
-            self.pack(device, left, right)?;
-            self.contract(device, own, out)
+            self.pack(device, workspace, left, right)?;
+            self.contract(device, workspace, own, out)
         }
     }
 
@@ -208,7 +236,13 @@ impl Contraction {
     /// # Errors
     ///
     /// The driver's.
-    pub unsafe fn pack(&self, device: &Device, left: u64, right: u64) -> Result<(), CudaError> {
+    pub unsafe fn pack(
+        &self,
+        device: &dyn Machine,
+        workspace: u64,
+        left: u64,
+        right: u64,
+    ) -> Result<(), CudaError> {
         let s = &self.shape;
         // Only a product's left operand carries the bias; a slope takes the offset itself.
         let bias = if s.kind == Kind::Product { BIAS.wrapping_sub(s.offset as u32) } else { BIAS };
@@ -227,11 +261,11 @@ impl Contraction {
                 Arg::U32(s.depth),
                 Arg::U64(strides.row),
                 Arg::U64(strides.col),
-                Arg::U64(panels.planes.address()),
+                Arg::U64(workspace + panels.planes),
                 Arg::U64(panels.plane_stride),
                 Arg::U64(self.panel_stride),
                 Arg::U32(panels.per_matrix),
-                Arg::U64(panels.facts.address()),
+                Arg::U64(workspace + panels.facts),
                 Arg::U32(self.chunks),
                 Arg::U32(bias),
                 Arg::U32(keep),
@@ -239,7 +273,7 @@ impl Contraction {
             let grid = (s.depth.div_ceil(32), panels.per_matrix, panels.matrices);
             // SAFETY: the workspace was laid out for this shape; the caller vouches for the rest.
             unsafe {
-                device.fill(panels.facts.address(), 0, panels.facts.bytes())?;
+                device.fill(workspace + panels.facts, 0, panels.facts_bytes)?;
                 device.launch(kernel, grid, 256, &args)?;
             }
         }
@@ -255,18 +289,24 @@ impl Contraction {
     /// # Errors
     ///
     /// The driver's.
-    pub unsafe fn contract(&self, device: &Device, own: u64, out: u64) -> Result<(), CudaError> {
+    pub unsafe fn contract(
+        &self,
+        device: &dyn Machine,
+        workspace: u64,
+        own: u64,
+        out: u64,
+    ) -> Result<(), CudaError> {
         let s = &self.shape;
         if s.depth == 0 {
             return Err(too_large("a contraction over nothing", 0));
         }
-        let target = self.partial.as_ref().map_or(out, |(buffer, ..)| buffer.address());
+        let target = self.partial.map_or(out, |(at, ..)| workspace + at);
         let mut args = vec![
-            Arg::U64(self.left.planes.address()),
+            Arg::U64(workspace + self.left.planes),
             Arg::U64(self.left.plane_stride),
-            Arg::U64(self.left.facts.address()),
-            Arg::U64(self.right.planes.address()),
-            Arg::U64(self.right.facts.address()),
+            Arg::U64(workspace + self.left.facts),
+            Arg::U64(workspace + self.right.planes),
+            Arg::U64(workspace + self.right.facts),
             Arg::U64(self.panel_stride),
             Arg::U32(self.chunks),
             Arg::U64(self.works.address()),
@@ -275,8 +315,8 @@ impl Contraction {
             args.extend([
                 Arg::U64(own),
                 Arg::U64(self.own_offsets.address()),
-                Arg::U64(s.out.row),
-                Arg::U64(s.out.col),
+                Arg::U64(s.own.row),
+                Arg::U64(s.own.col),
             ]);
         }
         args.extend([
@@ -301,12 +341,12 @@ impl Contraction {
         // for this shape; the caller vouches for `own` and `out`.
         unsafe {
             device.launch(kernel, self.blocks, 256, &args)?;
-            if let Some((partial, parts, elements)) = &self.partial {
+            if let Some((partial, parts, elements)) = self.partial {
                 let args = [
-                    Arg::U64(partial.address()),
+                    Arg::U64(workspace + partial),
                     Arg::U64(out),
-                    Arg::U64(*elements),
-                    Arg::U32(*parts),
+                    Arg::U64(elements),
+                    Arg::U32(parts),
                 ];
                 let blocks = elements.div_ceil(256) as u32;
                 device.launch("pam_chunk_sum", (blocks, 1, 1), 256, &args)?;
@@ -327,7 +367,8 @@ fn dense(shape: &Shape) -> bool {
 }
 
 fn panels(
-    device: &Device,
+    device: &dyn Machine,
+    workspace: &mut Workspace,
     offsets: &[u64],
     per_matrix: u64,
     panel_stride: u64,
@@ -347,13 +388,15 @@ fn panels(
         .map(|o| (distinct.partition_point(|d| d < o) as u64 * per_matrix) as u32)
         .collect();
     let plane_stride = count * panel_stride;
+    let facts_bytes = count * chunks * 16;
     Ok(Panels {
         matrices: distinct.len() as u32,
         per_matrix: per_matrix as u32,
-        planes: device.alloc((planes * plane_stride * 4) as usize, "packed panels")?,
+        planes: workspace.take(planes * plane_stride * 4),
         plane_stride,
-        facts: device.alloc((count * chunks * 16) as usize, "panel facts")?,
-        offsets: device.upload(&distinct, "batch offsets")?,
+        facts: workspace.take(facts_bytes),
+        facts_bytes: facts_bytes as usize,
+        offsets: upload(device, &distinct, "batch offsets")?,
         first,
     })
 }

@@ -1,6 +1,7 @@
-//! One CUDA device: its context, one stream, the compiled kernels and plain device buffers.
+//! One CUDA device: its context, a stream for the work and one for copies beside it, and the kernels.
 
 use std::collections::BTreeMap;
+use std::ffi::c_void;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,57 +14,54 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 
+use super::machine::{Arg, Buffer, Free, Machine, Recording};
 use super::nvrtc::Nvrtc;
-use super::source::SOURCES;
+use super::source::{Source, sources};
 use super::{CudaError, cache};
 
-/// An argument of a kernel, in the order of its parameters.
-#[derive(Debug, Clone, Copy)]
-pub enum Arg {
-    /// A 32-bit unsigned integer.
-    U32(u32),
-    /// A 64-bit unsigned integer or a device address.
-    U64(u64),
+/// Frees device memory in its context.
+struct Context(Arc<CudaContext>);
+
+impl Free for Context {
+    fn free(&self, address: u64) {
+        if self.0.bind_to_thread().is_ok() {
+            // SAFETY: the address came from malloc_sync and is freed once; freeing waits for the
+            // work that uses it.
+            let _ = unsafe { result::free_sync(address) };
+        }
+    }
 }
 
-/// Device memory, freed on drop. Addresses are plain numbers, because buffers of a plan are offsets
-/// into one arena.
-#[derive(Debug)]
-pub struct Buffer {
-    address: u64,
+/// Page-locked host memory, from which copies run beside the kernels.
+struct Pinned {
+    at: *mut c_void,
     bytes: usize,
     context: Arc<CudaContext>,
 }
 
-impl Buffer {
-    /// First device address.
-    pub fn address(&self) -> u64 {
-        self.address
-    }
-
-    /// Size in bytes.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-impl Drop for Buffer {
+impl Drop for Pinned {
     fn drop(&mut self) {
         if self.context.bind_to_thread().is_ok() {
-            // SAFETY: the address came from malloc_sync and is freed once; freeing waits for the
-            // work that uses it.
-            let _ = unsafe { result::free_sync(self.address) };
+            // SAFETY: the pointer came from malloc_host and is freed once.
+            let _ = unsafe { result::free_host(self.at) };
         }
     }
 }
 
 /// A device with its kernels loaded.
-#[derive(Debug)]
 pub struct Device {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    kernels: BTreeMap<&'static str, CudaFunction>,
+    copies: Arc<CudaStream>,
+    /// The staging block, and the event after the last copy out of it.
+    pinned: Option<Pinned>,
+    copied: Option<CudaEvent>,
+    owner: Arc<dyn Free>,
+    kernels: BTreeMap<String, CudaFunction>,
     arch: String,
+    multiprocessors: u32,
+    /// Where `--nvrtc` says to look.
+    wanted: Option<PathBuf>,
     nvrtc: Option<PathBuf>,
 }
 
@@ -85,61 +83,42 @@ impl Device {
             return Err(CudaError::NoDevice { wanted: ordinal, count });
         }
         let context = CudaContext::new(ordinal)?;
-        // SAFETY: all work goes through one stream and raw addresses, so that cudarc's per-buffer
-        // events have nothing to order; they would also disturb graph capture.
+        // SAFETY: all work goes through raw addresses and events of our own, so that cudarc's
+        // per-buffer events have nothing to order; they would also disturb graph capture.
         unsafe { context.disable_event_tracking() };
         // Capture fails on the default stream.
-        let stream = context.new_stream()?;
+        let (stream, copies) = (context.new_stream()?, context.new_stream()?);
         let (major, minor) = context.compute_capability()?;
         let suffix = if (major, minor) == (9, 0) { "a" } else { "" };
+        let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
         let mut device = Device {
+            multiprocessors: context.attribute(attribute)?.max(1) as u32,
+            owner: Arc::new(Context(context.clone())),
             context,
             stream,
+            copies,
+            pinned: None,
+            copied: None,
             kernels: BTreeMap::new(),
             arch: format!("sm_{major}{minor}{suffix}"),
+            wanted: nvrtc.map(Path::to_path_buf),
             nvrtc: None,
         };
-        let mut compiler = None;
-        for source in SOURCES {
-            let key = cache::key(source, &device.arch);
-            let folder = cache::folder();
-            let cached = folder.as_deref().and_then(|folder| cache::read(folder, &key));
-            let code = match cached {
-                Some(code) => code,
-                None => {
-                    let compiler = match &compiler {
-                        Some(loaded) => loaded,
-                        None => compiler.insert(Nvrtc::load(nvrtc)?),
-                    };
-                    device.nvrtc = Some(compiler.path().to_path_buf());
-                    let code = compiler.compile(source.name, source.text, &device.arch)?;
-                    if let Some(folder) = &folder {
-                        cache::write(folder, &key, &code);
-                    }
-                    code
-                }
-            };
-            device.load(code, source.kernels)?;
-        }
+        device.load(&sources())?;
         Ok(device)
     }
 
-    /// Loads further kernels from machine code.
+    /// Loads kernels from machine code.
     ///
     /// # Errors
     ///
     /// The driver's, when the code is for another architecture or lacks a kernel.
-    pub fn load(&mut self, code: Vec<u8>, kernels: &[&'static str]) -> Result<(), CudaError> {
+    pub fn load_code(&mut self, code: Vec<u8>, source: &Source) -> Result<(), CudaError> {
         let module = self.context.load_module(Ptx::from_binary(code))?;
-        for name in kernels {
-            self.kernels.insert(name, module.load_function(name)?);
+        for name in &source.kernels {
+            self.kernels.insert(name.to_string(), module.load_function(name)?);
         }
         Ok(())
-    }
-
-    /// Architecture that the kernels are compiled for, such as `sm_90a`.
-    pub fn arch(&self) -> &str {
-        &self.arch
     }
 
     /// Where NVRTC was loaded from; `None` when every kernel came from the cache.
@@ -156,26 +135,86 @@ impl Device {
         Ok(self.context.name()?)
     }
 
-    /// Number of multiprocessors.
+    /// Records a timing event in stream order.
     ///
     /// # Errors
     ///
     /// The driver's.
-    pub fn multiprocessors(&self) -> Result<u32, CudaError> {
-        let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        Ok(self.context.attribute(attribute)?.max(1) as u32)
+    pub fn event(&self) -> Result<CudaEvent, CudaError> {
+        Ok(self.stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT))?)
     }
 
-    /// Allocates `bytes` of device memory for `what`. The contents are undefined.
-    ///
-    /// # Errors
-    ///
-    /// [`CudaError::OutOfMemory`] names the buffer and what is free.
-    pub fn alloc(&self, bytes: usize, what: &str) -> Result<Buffer, CudaError> {
+    /// The staging block, of at least so many bytes, once the last copy out of it is over.
+    fn staging(&mut self, bytes: usize) -> Result<*mut c_void, CudaError> {
+        if let Some(event) = self.copied.take() {
+            event.synchronize()?;
+        }
+        if self.pinned.as_ref().is_none_or(|p| p.bytes < bytes) {
+            self.context.bind_to_thread()?;
+            // SAFETY: a plain allocation in the bound context; `Pinned` frees it.
+            let at = unsafe { result::malloc_host(bytes.max(1 << 20), 0) }?;
+            let context = self.context.clone();
+            self.pinned = Some(Pinned { at, bytes: bytes.max(1 << 20), context });
+        }
+        Ok(self.pinned.as_ref().map_or(std::ptr::null_mut(), |p| p.at))
+    }
+}
+
+impl Machine for Device {
+    fn arch(&self) -> &str {
+        &self.arch
+    }
+
+    fn multiprocessors(&self) -> u32 {
+        self.multiprocessors
+    }
+
+    fn load(&mut self, sources: &[Source]) -> Result<(), CudaError> {
+        let folder = cache::folder();
+        let known = |source: &Source| {
+            let folder = folder.as_deref()?;
+            cache::read(folder, &cache::key(source, &self.arch))
+        };
+        let mut codes: Vec<Option<Vec<u8>>> = sources.iter().map(known).collect();
+        if codes.iter().any(Option::is_none) {
+            let compiler = Nvrtc::load(self.wanted.as_deref())?;
+            self.nvrtc = Some(compiler.path().to_path_buf());
+            let (arch, compiler) = (&self.arch, &compiler);
+            // NVRTC may be called by several threads.
+            std::thread::scope(|scope| {
+                let missing: Vec<_> = codes
+                    .iter_mut()
+                    .zip(sources)
+                    .filter(|(code, _)| code.is_none())
+                    .map(|(code, source)| {
+                        let work =
+                            scope.spawn(|| compiler.compile(&source.name, &source.text, arch));
+                        (code, work)
+                    })
+                    .collect();
+                for (code, work) in missing {
+                    let done = work.join();
+                    let lost = |_| CudaError::Driver("a compiling thread was lost".to_owned());
+                    *code = Some(done.map_err(lost)??);
+                }
+                Ok::<(), CudaError>(())
+            })?;
+        }
+        for (code, source) in codes.into_iter().zip(sources) {
+            let code = code.unwrap_or_default();
+            if let Some(folder) = &folder {
+                cache::keep(folder, &cache::key(source, &self.arch), &code);
+            }
+            self.load_code(code, source)?;
+        }
+        Ok(())
+    }
+
+    fn alloc(&self, bytes: usize, what: &str) -> Result<Buffer, CudaError> {
         self.context.bind_to_thread()?;
         // SAFETY: a plain allocation in the bound context; `Buffer` frees it.
         match unsafe { result::malloc_sync(bytes.max(16)) } {
-            Ok(address) => Ok(Buffer { address, bytes, context: self.context.clone() }),
+            Ok(address) => Ok(Buffer::new(address, bytes, self.owner.clone())),
             Err(error) if error.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
                 let (free, total) = self.context.mem_get_info()?;
                 Err(CudaError::OutOfMemory { what: what.into(), asked: bytes, free, total })
@@ -184,64 +223,59 @@ impl Device {
         }
     }
 
-    /// Copies `values` into a new buffer and waits for the copy.
-    ///
-    /// # Errors
-    ///
-    /// Out of memory, or the driver's.
-    pub fn upload<T: Copy>(&self, values: &[T], what: &str) -> Result<Buffer, CudaError> {
-        let buffer = self.alloc(size_of_val(values), what)?;
-        if !values.is_empty() {
-            // SAFETY: the buffer is as large as the slice.
-            unsafe { result::memcpy_htod_sync(buffer.address, values) }?;
+    unsafe fn write(&self, address: u64, bytes: &[u8]) -> Result<(), CudaError> {
+        if !bytes.is_empty() {
+            self.context.bind_to_thread()?;
+            // SAFETY: the caller vouches for the range.
+            unsafe { result::memcpy_htod_sync(address, bytes) }?;
         }
-        Ok(buffer)
+        Ok(())
     }
 
-    /// Waits for the stream and copies a buffer's first values back.
-    ///
-    /// # Errors
-    ///
-    /// The driver's.
-    ///
-    /// # Panics
-    ///
-    /// When the buffer is shorter than `values`.
-    pub fn download<T: Copy>(&self, buffer: &Buffer, values: &mut [T]) -> Result<(), CudaError> {
-        assert!(size_of_val(values) <= buffer.bytes, "the buffer is shorter than asked for");
+    unsafe fn stage(&mut self, address: u64, bytes: &[u8]) -> Result<(), CudaError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let at = self.staging(bytes.len())?.cast::<u8>();
+        // SAFETY: the staging block has that many bytes, and no copy out of it is under way.
+        let block = unsafe { std::slice::from_raw_parts_mut(at, bytes.len()) };
+        block.copy_from_slice(bytes);
+        // SAFETY: the caller vouches for the range; the block stays until the event has passed.
+        unsafe { result::memcpy_htod_async(address, block, self.copies.cu_stream()) }?;
+        let event = self.copies.record_event(None)?;
+        self.stream.wait(&event)?;
+        self.copied = Some(event);
+        Ok(())
+    }
+
+    unsafe fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), CudaError> {
         self.stream.synchronize()?;
-        // SAFETY: the buffer holds at least that many bytes, and `T` is plain data.
-        unsafe { result::memcpy_dtoh_sync(values, buffer.address) }?;
+        if !bytes.is_empty() {
+            // SAFETY: the caller vouches for the range.
+            unsafe { result::memcpy_dtoh_sync(bytes, address) }?;
+        }
         Ok(())
     }
 
-    /// Fills device memory with one byte value, in stream order.
-    ///
-    /// # Safety
-    ///
-    /// `[address, address + bytes)` must be allocated on this device.
-    ///
-    /// # Errors
-    ///
-    /// The driver's.
-    pub unsafe fn fill(&self, address: u64, value: u8, bytes: usize) -> Result<(), CudaError> {
-        self.context.bind_to_thread()?;
-        // SAFETY: the caller vouches for the range.
-        unsafe { result::memset_d8_async(address, value, bytes, self.stream.cu_stream()) }?;
+    unsafe fn fill(&self, address: u64, value: u8, bytes: usize) -> Result<(), CudaError> {
+        if bytes > 0 {
+            self.context.bind_to_thread()?;
+            // SAFETY: the caller vouches for the range.
+            unsafe { result::memset_d8_async(address, value, bytes, self.stream.cu_stream()) }?;
+        }
         Ok(())
     }
 
-    /// Launches a kernel in stream order with blocks of `threads`.
-    ///
-    /// # Safety
-    ///
-    /// The arguments must match the kernel's parameters in number and type, and the addresses among
-    /// them must cover what the kernel reads and writes.
-    ///
-    /// # Errors
-    ///
-    /// The driver's; an unknown kernel is [`CudaError::Driver`].
-    pub unsafe fn launch(
+    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError> {
+        if bytes > 0 {
+            self.context.bind_to_thread()?;
+            // SAFETY: the caller vouches for both ranges.
+            unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }?;
+        }
+        Ok(())
+    }
+
+    unsafe fn launch(
         &self,
         kernel: &str,
         grid: (u32, u32, u32),
@@ -266,38 +300,26 @@ impl Device {
         Ok(())
     }
 
-    /// Waits until everything queued so far has run.
-    ///
-    /// # Errors
-    ///
-    /// The driver's, including errors of earlier kernels.
-    pub fn synchronize(&self) -> Result<(), CudaError> {
-        Ok(self.stream.synchronize()?)
-    }
-
-    /// Records a timing event in stream order.
-    ///
-    /// # Errors
-    ///
-    /// The driver's.
-    pub fn event(&self) -> Result<CudaEvent, CudaError> {
-        Ok(self.stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT))?)
-    }
-
-    /// Captures the launches that `work` makes as one graph, to be replayed with its `launch`.
-    ///
-    /// # Errors
-    ///
-    /// The driver's, or the error of `work`.
-    pub fn capture(
+    fn record(
         &self,
-        work: impl FnOnce() -> Result<(), CudaError>,
-    ) -> Result<CudaGraph, CudaError> {
+        work: &mut dyn FnMut() -> Result<(), CudaError>,
+    ) -> Result<Box<dyn Recording>, CudaError> {
         self.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
         let outcome = work();
         let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
         let graph = self.stream.end_capture(flags);
         outcome?;
-        graph?.ok_or_else(|| CudaError::Driver("nothing was captured".into()))
+        let graph = graph?.ok_or_else(|| CudaError::Driver("nothing was recorded".into()))?;
+        Ok(Box::new(graph))
+    }
+
+    fn synchronize(&self) -> Result<(), CudaError> {
+        Ok(self.stream.synchronize()?)
+    }
+}
+
+impl Recording for CudaGraph {
+    fn replay(&self) -> Result<(), CudaError> {
+        Ok(self.launch()?)
     }
 }

@@ -3,17 +3,31 @@
 //! The driver and NVRTC are loaded when first used, so that one binary serves machines with and
 //! without a GPU. The kernel sources are part of the binary ([`source`]); [`nvrtc`] compiles them
 //! for the device and [`cache`] keeps the result under the user's cache folder. [`device`] owns the
-//! context, one stream and the loaded kernels; [`contract`] plans and launches contractions.
+//! context, its streams and the loaded kernels, and is one [`Machine`]; the tests have another that
+//! runs the same sources on the CPU.
 //!
-//! Every kernel gives the bits that `docs/numerics.md` specifies, whatever the device.
+//! [`backend`] runs a whole plan: `lower` turns each step into orders ([`order`]), [`contract`] and
+//! `conv` plan contractions, [`emit`] writes the kernels that are particular to a plan. The orders are
+//! recorded once for each half of the state and replayed.
+//!
+//! Every kernel gives the bits that `docs/numerics.md` specifies, whatever the device. Only native
+//! arithmetic, where a policy leaves some, is as exact as the device's own functions are.
 
+mod backend;
 pub mod cache;
 pub mod contract;
+mod conv;
 pub mod device;
+pub mod emit;
+mod lower;
+pub mod machine;
 pub mod nvrtc;
+mod order;
 pub mod source;
 
+pub(crate) use backend::Backend;
 pub use device::Device;
+pub use machine::Machine;
 
 /// Why the CUDA backend could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +63,9 @@ pub enum CudaError {
         log: String,
     },
     /// Device memory ran out.
-    #[error("out of device memory: {what} needs {asked} bytes, {free} of {total} bytes are free")]
+    #[error("out of device memory: {what} needs {asked} bytes, {free} of {total} bytes are free; a batch of \
+         about {} percent of this one would fit",
+        fits(*asked, *free))]
     OutOfMemory {
         /// The buffer that did not fit.
         what: String,
@@ -66,9 +82,17 @@ pub enum CudaError {
         /// The quantity and its value.
         what: String,
     },
+    /// Something that the kernels cannot compute.
+    #[error("{0}; use --device cpu")]
+    Unsupported(String),
     /// Any other error of the driver.
     #[error("CUDA driver: {0}")]
     Driver(String),
+}
+
+/// The share of a batch, in percent, whose buffer fits what is free.
+fn fits(asked: usize, free: usize) -> usize {
+    (free as f64 / asked.max(1) as f64 * 100.0).floor().min(99.0) as usize
 }
 
 impl From<cudarc::driver::DriverError> for CudaError {

@@ -1,67 +1,115 @@
 //! Execution: runs the steps of a plan in order over its memory.
 //!
-//! An [`Executor`] owns the memory, the scratch and the threads. A run takes the inputs as they
-//! stand, executes every step, and makes new state the old state by exchanging the two halves, not
-//! by copying. Between runs inputs keep their values, so that only what changes has to be set.
+//! An [`Executor`] takes the inputs as they stand, has its backend execute every step, and makes new
+//! state the old state by exchanging the two halves, not by copying. Between runs inputs keep their
+//! values, so that only what changes has to be set. The CPU is one [`Backend`]; the CUDA backend lives
+//! in [`crate::cuda`].
 
+mod cpu;
 pub mod kernel;
 pub mod memory;
 pub mod program;
 
+use crate::cuda::Machine;
 use crate::error::RunError;
-use crate::plan::{Place, Plan, PlanInput, PlanOutput, View};
-use crate::steps::Io;
-use memory::{Memory, Rest, split};
+use crate::plan::{Plan, PlanInput, PlanOutput, View};
+use cpu::Cpu;
 use pam_ir::tensor::{Data, Tensor};
 use pam_ir::types::DType;
-use pam_kernels::Pool;
-use smallvec::SmallVec;
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+/// Where the steps of a plan are executed.
+pub(crate) trait Backend {
+    /// Lets `write` fill the memory of an input, for the run that reads this half of the state.
+    fn write(
+        &mut self,
+        view: View,
+        parity: usize,
+        write: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), RunError>;
+
+    /// The bytes of a view, once what was started has finished.
+    fn read<'a>(
+        &'a self,
+        plan: &'a Plan,
+        view: View,
+        parity: usize,
+    ) -> Result<Cow<'a, [u8]>, RunError>;
+
+    /// Starts run number `run` of the plan on one half of the state; with `carry`, state whose new
+    /// value lies elsewhere is copied to its place.
+    fn start(&mut self, plan: &Plan, parity: usize, run: u64, carry: bool) -> Result<(), RunError>;
+
+    /// Waits for what was started and says once if it has failed.
+    fn finish(&self, _plan: &Plan) -> Result<(), RunError> {
+        Ok(())
+    }
+
+    /// Threads of the CPU that work.
+    fn threads(&self) -> usize;
+
+    /// From now on, measures how long each step takes.
+    fn measure(&mut self, _steps: usize) {}
+
+    /// How long each step has taken, where that is measured.
+    fn times(&self) -> &[Duration] {
+        &[]
+    }
+}
 
 /// Runs a plan.
 pub struct Executor {
     plan: Plan,
-    memory: Memory,
-    scratch: Memory,
-    pool: Pool,
+    backend: Box<dyn Backend>,
     /// Which inputs have a value.
     given: Vec<bool>,
     names: HashMap<String, usize>,
     /// How many runs there were.
-    runs: u64,
-    /// Which half of the state the last run read.
+    runs: Cell<u64>,
+    /// Which half of the state the last run read, and whether it made new state.
     parity: usize,
-    /// How long each step has taken so far, where that is asked for.
-    times: Option<Vec<Duration>>,
+    stepped: Cell<bool>,
 }
 
 impl Executor {
-    /// Allocates everything a plan needs and gives inputs their defaults. `threads` of 0 means one
-    /// for each core.
+    /// Allocates everything a plan needs on the CPU and gives inputs their defaults. `threads` of 0
+    /// means one for each core.
     ///
     /// # Errors
     /// Where the system does not give the memory.
     pub fn new(plan: Plan, threads: usize) -> Result<Executor, RunError> {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if threads == 0 { cores() } else { threads };
-        let pool = Pool::new(threads).map_err(|reason| RunError::Threads { reason })?;
-        let scratch = plan.report.scratch.saturating_mul(pool.threads());
-        let allocate = |bytes| Memory::new(bytes).ok_or(RunError::OutOfMemory { bytes });
+        let backend = Cpu::new(&plan, threads)?;
+        Executor::on(plan, Box::new(backend))
+    }
+
+    /// The same on a CUDA device, or on what answers like one.
+    ///
+    /// # Errors
+    /// Where the device's memory is too small, a kernel cannot be compiled, or the plan holds
+    /// something the device has no kernel for.
+    pub fn cuda(plan: Plan, machine: Box<dyn Machine>) -> Result<Executor, RunError> {
+        let backend = crate::cuda::Backend::new(&plan, machine)?;
+        Executor::on(plan, Box::new(backend))
+    }
+
+    fn on(mut plan: Plan, backend: Box<dyn Backend>) -> Result<Executor, RunError> {
+        let defaults: Vec<Option<Tensor>> =
+            plan.inputs.iter_mut().map(|p| p.default.take()).collect();
         let mut executor = Executor {
-            memory: allocate(plan.memory)?,
-            scratch: allocate(scratch)?,
-            pool,
+            backend,
             given: vec![false; plan.inputs.len()],
             names: plan.inputs.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect(),
-            runs: 0,
+            runs: Cell::new(0),
             parity: 0,
-            times: None,
+            stepped: Cell::new(false),
             plan,
         };
-        for i in 0..executor.plan.inputs.len() {
-            if let Some(default) = executor.plan.inputs[i].default.take() {
-                executor.store(i, &default);
+        for (i, default) in defaults.iter().enumerate() {
+            if let Some(default) = default {
+                executor.store(i, default)?;
             }
         }
         Ok(executor)
@@ -74,7 +122,7 @@ impl Executor {
 
     /// The threads it runs on.
     pub fn threads(&self) -> usize {
-        self.pool.threads()
+        self.backend.threads()
     }
 
     /// Gives an input a value, which it keeps until it is given another (or, if it is state, until
@@ -92,19 +140,26 @@ impl Executor {
                 got: value.ty().to_string(),
             });
         }
-        self.store(i, value);
-        Ok(())
+        self.store(i, value)
     }
 
     /// Lets `write` fill the memory of an input, given by its position among the plan's inputs.
     ///
+    /// # Errors
+    /// Where the device cannot be written.
+    ///
     /// # Panics
     /// Where there is no such position.
-    pub fn feed(&mut self, input: usize, write: impl FnOnce(&mut [u8])) {
+    pub fn feed(
+        &mut self,
+        input: usize,
+        mut write: impl FnMut(&mut [u8]),
+    ) -> Result<(), RunError> {
         let view = self.plan.inputs[input].view;
-        let at = offset(&view, self.now());
-        write(&mut self.memory.bytes_mut()[at..][..view.bytes]);
+        let now = self.now();
+        self.backend.write(view, now, &mut write)?;
         self.given[input] = true;
+        Ok(())
     }
 
     /// Whether an input, given by its position among the plan's inputs, has a value.
@@ -119,23 +174,20 @@ impl Executor {
     pub fn value(&self, name: &str) -> Result<Tensor, RunError> {
         let i = self.input(name)?;
         let PlanInput { ty, view, .. } = &self.plan.inputs[i];
-        Ok(tensor(ty.dtype, &ty.shape, self.bytes(*view, self.now())))
+        self.settle()?;
+        let bytes = self.backend.read(&self.plan, *view, self.now())?;
+        Ok(tensor(ty.dtype, &ty.shape, &bytes))
     }
 
-    /// Runs once.
+    /// Runs once. On a device the run may still be under way when this returns; whatever reads its
+    /// results waits for it.
     ///
     /// # Errors
-    /// Where an input has no value, or a node meets data it cannot work on; state is then as
-    /// before.
+    /// Where an input has no value, or a node meets data it cannot work on (on a device: where the run
+    /// before did); state is then as before.
     pub fn step(&mut self) -> Result<(), RunError> {
-        self.execute()?;
-        let parity = self.parity;
-        for (from, to) in &self.plan.carry {
-            let (mut outs, rest) =
-                split(self.memory.bytes_mut(), &[(offset(to, parity), to.bytes)]);
-            outs[0].copy_from_slice(read(&rest, &self.plan.constants, *from, parity));
-        }
-        self.runs += 1;
+        self.execute(true)?;
+        self.runs.set(self.runs.get() + 1);
         Ok(())
     }
 
@@ -145,53 +197,38 @@ impl Executor {
     /// # Errors
     /// As [`Executor::step`].
     pub fn evaluate(&mut self) -> Result<(), RunError> {
-        self.execute()
+        self.execute(false)
     }
 
-    fn execute(&mut self) -> Result<(), RunError> {
+    fn execute(&mut self, carry: bool) -> Result<(), RunError> {
         if let Some(i) = self.given.iter().position(|g| !g) {
             let PlanInput { name, ty, .. } = &self.plan.inputs[i];
             return Err(RunError::MissingInput { name: name.clone(), expected: ty.to_string() });
         }
+        self.settle()?;
         let parity = self.now();
-        for (s, step) in self.plan.steps.iter().enumerate() {
-            let began = self.times.is_some().then(Instant::now);
-            let at = |v: &View| (offset(v, parity), v.bytes);
-            let ranges: SmallVec<[(usize, usize); memory::MAX_OUTS]> =
-                step.outs.iter().map(at).collect();
-            let (outs, rest) = split(self.memory.bytes_mut(), &ranges);
-            let read = |v: &Option<View>| match v {
-                Some(v) => read(&rest, &self.plan.constants, *v, parity),
-                None => &[],
-            };
-            let mut io = Io {
-                ins: step.ins.iter().map(read).collect(),
-                outs,
-                scratch: self.scratch.bytes_mut(),
-                pool: &self.pool,
-                run: self.runs,
-            };
-            step.kernel.run(&mut io).map_err(|reason| {
-                let (node, op) = self.plan.nodes[step.node.index()].clone();
-                RunError::Node { node, op, reason }
-            })?;
-            if let (Some(began), Some(times)) = (began, &mut self.times) {
-                times[s] += began.elapsed();
-            }
-        }
+        self.backend.start(&self.plan, parity, self.runs.get(), carry)?;
         self.parity = parity;
+        self.stepped.set(carry);
         Ok(())
+    }
+
+    /// Waits for the last run; one that has failed has not happened.
+    fn settle(&self) -> Result<(), RunError> {
+        self.backend.finish(&self.plan).inspect_err(|_| {
+            self.runs.set(self.runs.get() - u64::from(self.stepped.take()));
+        })
     }
 
     /// From now on, measures how long each step takes.
     pub fn measure(&mut self) {
-        self.times = Some(vec![Duration::ZERO; self.plan.steps.len()]);
+        self.backend.measure(self.plan.steps.len());
     }
 
     /// How long each step has taken since [`Executor::measure`]: the name and op of its first node,
     /// what serves it, and the time of all runs together.
     pub fn times(&self) -> impl Iterator<Item = (&str, &'static str, &'static str, Duration)> {
-        let steps = self.plan.steps.iter().zip(self.times.iter().flatten());
+        let steps = self.plan.steps.iter().zip(self.backend.times());
         steps.map(|(step, &time)| {
             let (name, op) = &self.plan.nodes[step.node.index()];
             (name.as_str(), *op, step.kernel.name(), time)
@@ -208,12 +245,15 @@ impl Executor {
             name: name.to_owned(),
             known: list(self.plan.outputs.iter().map(|o| o.name.as_str())),
         })?;
-        Ok(self.fetch(output))
+        self.fetch(output)
     }
 
     /// Every output of the last run, in order.
-    pub fn outputs(&self) -> Vec<(String, Tensor)> {
-        self.plan.outputs.iter().map(|o| (o.name.clone(), self.fetch(o))).collect()
+    ///
+    /// # Errors
+    /// Where the run, on a device, met data it cannot work on.
+    pub fn outputs(&self) -> Result<Vec<(String, Tensor)>, RunError> {
+        self.plan.outputs.iter().map(|o| Ok((o.name.clone(), self.fetch(o)?))).collect()
     }
 
     /// Gives inputs their values, runs once and returns the outputs.
@@ -225,11 +265,13 @@ impl Executor {
             self.set(name, value)?;
         }
         self.step()?;
-        Ok(self.outputs())
+        self.outputs()
     }
 
-    fn fetch(&self, o: &PlanOutput) -> Tensor {
-        tensor(o.ty.dtype, &o.ty.shape, self.bytes(o.view, self.parity))
+    fn fetch(&self, o: &PlanOutput) -> Result<Tensor, RunError> {
+        self.settle()?;
+        let bytes = self.backend.read(&self.plan, o.view, self.parity)?;
+        Ok(tensor(o.ty.dtype, &o.ty.shape, &bytes))
     }
 
     fn input(&self, name: &str) -> Result<usize, RunError> {
@@ -241,43 +283,11 @@ impl Executor {
 
     /// Which half of the state is the old one in the next run.
     fn now(&self) -> usize {
-        (self.runs % 2) as usize
+        (self.runs.get() % 2) as usize
     }
 
-    fn store(&mut self, i: usize, value: &Tensor) {
-        let view = self.plan.inputs[i].view;
-        let at = offset(&view, self.now());
-        self.memory.bytes_mut()[at..][..view.bytes].copy_from_slice(data_bytes(value));
-        self.given[i] = true;
-    }
-
-    fn bytes(&self, view: View, parity: usize) -> &[u8] {
-        match view.place {
-            Place::Constant { index, offset } => {
-                &data_bytes(&self.plan.constants[index as usize])[offset..][..view.bytes]
-            }
-            Place::At(_) | Place::Swap(_) => {
-                &self.memory.bytes()[offset(&view, parity)..][..view.bytes]
-            }
-        }
-    }
-}
-
-/// Where in memory a view lies that is not a constant.
-fn offset(view: &View, parity: usize) -> usize {
-    match view.place {
-        Place::At(at) => at,
-        Place::Swap(halves) => halves[parity],
-        Place::Constant { .. } => unreachable!("constants are not written"),
-    }
-}
-
-fn read<'m>(rest: &Rest<'m>, constants: &'m [Tensor], view: View, parity: usize) -> &'m [u8] {
-    match view.place {
-        Place::Constant { index, offset } => {
-            &data_bytes(&constants[index as usize])[offset..][..view.bytes]
-        }
-        Place::At(_) | Place::Swap(_) => rest.get(offset(&view, parity), view.bytes),
+    fn store(&mut self, i: usize, value: &Tensor) -> Result<(), RunError> {
+        self.feed(i, |bytes| bytes.copy_from_slice(data_bytes(value)))
     }
 }
 

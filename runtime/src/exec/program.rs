@@ -11,6 +11,7 @@
 use super::kernel::Kernel;
 use super::memory::Outs;
 use crate::host::number::{of, of_mut, with_size};
+use crate::host::pointwise::Function;
 use crate::host::strided::Strided;
 use pam_kernels::Pool;
 use smallvec::SmallVec;
@@ -80,6 +81,8 @@ pub enum Action {
     /// Computes.
     Compute {
         /// What.
+        function: Function,
+        /// How, on the CPU.
         kernel: Kernel,
         /// Its operands.
         args: [Option<Reg>; 3],
@@ -91,11 +94,16 @@ pub enum Action {
 /// A program.
 #[derive(Clone, Debug)]
 pub struct Program {
-    count: usize,
-    operands: Vec<Operand>,
-    actions: Vec<Action>,
-    outs: SmallVec<[usize; 4]>,
-    temps: Vec<usize>,
+    /// Elements of the index space.
+    pub count: usize,
+    /// What is read.
+    pub operands: Vec<Operand>,
+    /// What happens to a tile, in order.
+    pub actions: Vec<Action>,
+    /// Element sizes of the results, in bytes.
+    pub outs: SmallVec<[usize; 4]>,
+    /// Element sizes of the scratch registers, in bytes.
+    pub temps: Vec<usize>,
     tile: usize,
 }
 
@@ -213,7 +221,7 @@ impl<'s, 'm> Tile<'_, 's, 'm> {
             Action::Copy { from, to } => self.write(*to, |tile, out| {
                 out.copy_from_slice(tile.get(*from, out.len() / tile.n));
             }),
-            Action::Compute { kernel, args, to } => self.write(*to, |tile, out| {
+            Action::Compute { kernel, args, to, .. } => self.write(*to, |tile, out| {
                 let arg = |i: usize| args[i].map_or(&[][..], |r| tile.get(r, kernel.size(i)));
                 kernel.compute([arg(0), arg(1), arg(2)], out);
             }),

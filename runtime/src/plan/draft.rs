@@ -159,7 +159,8 @@ impl Draft {
                 Some(stores) => Reg::Out(stores[0]),
                 None => Reg::Temp(pool.take(op.function.to.size())),
             };
-            actions.push(Action::Compute { kernel: Kernel::of(&op.function), args, to });
+            let kernel = Kernel::of(&op.function);
+            actions.push(Action::Compute { function: op.function, kernel, args, to });
             at.insert(v, to);
             for &k in stored.get(&v).into_iter().flat_map(|s| &s[1..]) {
                 actions.push(Action::Copy { from: to, to: Reg::Out(k) });

@@ -20,7 +20,7 @@ pub mod group;
 pub mod movement;
 pub mod pointwise;
 
-use crate::error::PlanError;
+use crate::error::{PlanError, RunError};
 use crate::steps::Kernel;
 use crate::steps::contract::{self, Layout};
 use alias::Aliases;
@@ -154,6 +154,12 @@ impl Plan {
     /// Number of steps.
     pub fn steps(&self) -> usize {
         self.steps.len()
+    }
+
+    /// The error of a step that met data it cannot work on.
+    pub(crate) fn fault(&self, step: usize, reason: String) -> RunError {
+        let (node, op) = self.nodes[self.steps[step].node.index()].clone();
+        RunError::Node { node, op, reason }
     }
 
     /// Number of elementwise programs among the steps, and of the operations in them.

@@ -7,11 +7,11 @@ use std::cmp::Ordering;
 
 /// A tensor seen as `outer × n × inner` around an axis.
 #[derive(Clone, Copy)]
-struct Around {
-    outer: usize,
-    n: usize,
-    inner: usize,
-    dtype: DType,
+pub(crate) struct Around {
+    pub(crate) outer: usize,
+    pub(crate) n: usize,
+    pub(crate) inner: usize,
+    pub(crate) dtype: DType,
 }
 
 impl Around {
@@ -57,9 +57,9 @@ fn extreme<T: Number>(data: &[T], at: usize, a: Around, least: bool, last: bool)
 
 /// ArgMax and ArgMin.
 pub struct ArgExtreme {
-    around: Around,
-    least: bool,
-    last: bool,
+    pub(crate) around: Around,
+    pub(crate) least: bool,
+    pub(crate) last: bool,
 }
 
 impl ArgExtreme {
@@ -88,7 +88,7 @@ impl Step for ArgExtreme {
 }
 
 /// Hardmax.
-pub struct Hardmax(Around);
+pub struct Hardmax(pub(crate) Around);
 
 impl Hardmax {
     pub(super) fn lower(site: Site<'_>) -> Result<Hardmax, String> {
@@ -113,9 +113,9 @@ impl Step for Hardmax {
 
 /// CumSum: in order along the axis, one addition an element.
 pub struct CumSum {
-    around: Around,
-    exclusive: bool,
-    reverse: bool,
+    pub(crate) around: Around,
+    pub(crate) exclusive: bool,
+    pub(crate) reverse: bool,
 }
 
 impl CumSum {
@@ -151,9 +151,9 @@ impl Step for CumSum {
 
 /// TopK: sorted, ties by position.
 pub struct TopK {
-    around: Around,
-    k: usize,
-    largest: bool,
+    pub(crate) around: Around,
+    pub(crate) k: usize,
+    pub(crate) largest: bool,
 }
 
 impl TopK {

@@ -5,8 +5,8 @@ use super::{Io, Site, Step};
 
 /// Joins operands along an axis. All sizes are in bytes, so the element type does not matter.
 pub struct Concat {
-    row: usize,
-    parts: Vec<usize>,
+    pub(crate) row: usize,
+    pub(crate) parts: Vec<usize>,
 }
 
 impl Concat {

@@ -20,7 +20,7 @@ pub struct Layout {
     /// Where each matrix of the operand's batch begins.
     pub offsets: Vec<usize>,
     /// Distance between rows.
-    pub row: usize,
+    pub(crate) row: usize,
     /// Distance between columns.
     pub col: usize,
 }
@@ -106,11 +106,11 @@ fn numbers(site: Site<'_>) -> Result<(i32, u32), String> {
 
 /// A matrix product.
 pub struct Matmul {
-    arithmetic: Arithmetic,
-    dtype: DType,
-    sizes: [usize; 3],
-    a: Layout,
-    b: Layout,
+    pub(crate) arithmetic: Arithmetic,
+    pub(crate) dtype: DType,
+    pub(crate) sizes: [usize; 3],
+    pub(crate) a: Layout,
+    pub(crate) b: Layout,
 }
 
 impl Matmul {
@@ -165,10 +165,10 @@ impl Step for Matmul {
 
 /// The exact derivative of a PA matrix product by an operand.
 pub struct MatmulGrad {
-    by_a: bool,
-    numbers: (i32, u32),
-    sizes: [usize; 3],
-    operands: [Layout; 3],
+    pub(crate) by_a: bool,
+    pub(crate) numbers: (i32, u32),
+    pub(crate) sizes: [usize; 3],
+    pub(crate) operands: [Layout; 3],
 }
 
 impl MatmulGrad {
@@ -205,10 +205,10 @@ impl Step for MatmulGrad {
 
 /// A convolution; its bias, if any, is added afterwards.
 pub struct Conv {
-    arithmetic: Arithmetic,
-    dtype: DType,
-    shape: ConvShape,
-    bias: bool,
+    pub(crate) arithmetic: Arithmetic,
+    pub(crate) dtype: DType,
+    pub(crate) shape: ConvShape,
+    pub(crate) bias: bool,
 }
 
 impl Conv {

@@ -25,7 +25,7 @@ pub(super) fn out_of_range(i: i64, n: usize) -> String {
 
 /// An index that several threads may find to be out of range; the least is reported, so that the
 /// message does not depend on the threads either.
-pub(super) struct Fault(AtomicI64);
+pub(crate) struct Fault(AtomicI64);
 
 impl Fault {
     pub(super) fn new() -> Fault {
@@ -46,10 +46,10 @@ impl Fault {
 
 /// Gather: slices along an axis. Sizes in bytes.
 pub struct Gather {
-    n: usize,
-    inner: usize,
-    count: usize,
-    indices: DType,
+    pub(crate) n: usize,
+    pub(crate) inner: usize,
+    pub(crate) count: usize,
+    pub(crate) indices: DType,
 }
 
 impl Gather {
@@ -84,14 +84,14 @@ impl Step for Gather {
 }
 
 /// The geometry of GatherElements and ScatterElements: rows along the last axis of the indices.
-pub(super) struct Elements {
-    pub n: usize,
-    pub row: usize,
-    outer: Vec<(usize, usize)>,
+pub(crate) struct Elements {
+    pub(crate) n: usize,
+    pub(crate) row: usize,
+    pub(crate) outer: Vec<(usize, usize)>,
     /// Data stride of the axis and of the last axis (0 if that is the axis).
-    pub axis_stride: usize,
-    pub step: usize,
-    pub dtype: DType,
+    pub(crate) axis_stride: usize,
+    pub(crate) step: usize,
+    pub(crate) dtype: DType,
 }
 
 impl Elements {
@@ -127,8 +127,8 @@ impl Elements {
 
 /// GatherElements: elements along an axis.
 pub struct GatherElements {
-    at: Elements,
-    size: usize,
+    pub(crate) at: Elements,
+    pub(crate) size: usize,
 }
 
 impl GatherElements {
@@ -159,14 +159,14 @@ impl Step for GatherElements {
 }
 
 /// The geometry of GatherND and ScatterND: index tuples that name slices.
-pub(super) struct Tuples {
+pub(crate) struct Tuples {
     /// Dimension and stride, in elements, of each member of a tuple.
-    pub dims: Vec<(usize, usize)>,
+    pub(crate) dims: Vec<(usize, usize)>,
     /// Elements of a slice.
-    pub slice: usize,
+    pub(crate) slice: usize,
     /// Tuples in a batch, and elements of the data in a batch.
-    pub batch: (usize, usize),
-    pub dtype: DType,
+    pub(crate) batch: (usize, usize),
+    pub(crate) dtype: DType,
 }
 
 impl Tuples {
@@ -200,8 +200,8 @@ impl Tuples {
 
 /// GatherND: slices by index tuples.
 pub struct GatherNd {
-    at: Tuples,
-    size: usize,
+    pub(crate) at: Tuples,
+    pub(crate) size: usize,
 }
 
 impl GatherNd {
@@ -225,10 +225,10 @@ impl Step for GatherNd {
 
 /// OneHot: off and on values by index.
 pub struct OneHot {
-    depth: usize,
-    inner: usize,
-    indices: DType,
-    size: usize,
+    pub(crate) depth: usize,
+    pub(crate) inner: usize,
+    pub(crate) indices: DType,
+    pub(crate) size: usize,
 }
 
 impl OneHot {

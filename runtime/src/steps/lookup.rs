@@ -10,11 +10,11 @@ use pam_ir::types::DType;
 
 /// Pad and CenterCropPad: each axis maps output positions to input positions or to the border.
 pub struct Lookup {
-    size: usize,
+    pub(crate) size: usize,
     /// For each axis and output position the offset along it, or none for the border.
-    tables: Vec<Vec<Option<usize>>>,
+    pub(crate) tables: Vec<Vec<Option<usize>>>,
     /// Whether operand 1 holds the border's value; else it is 0.
-    border: bool,
+    pub(crate) border: bool,
 }
 
 impl Lookup {
@@ -102,11 +102,11 @@ impl Step for Lookup {
 
 /// Trilu: keeps a triangle of the last two dimensions.
 pub struct Trilu {
-    size: usize,
-    height: usize,
-    width: usize,
-    k: i64,
-    upper: bool,
+    pub(crate) size: usize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    pub(crate) k: i64,
+    pub(crate) upper: bool,
 }
 
 impl Trilu {
@@ -138,11 +138,11 @@ impl Step for Trilu {
 
 /// ReverseSequence: reverses a prefix of each row.
 pub struct Reverse {
-    time: usize,
-    batch: usize,
-    time_first: bool,
-    slice: usize,
-    lengths: DType,
+    pub(crate) time: usize,
+    pub(crate) batch: usize,
+    pub(crate) time_first: bool,
+    pub(crate) slice: usize,
+    pub(crate) lengths: DType,
 }
 
 impl Reverse {

@@ -5,17 +5,17 @@
 //! arithmetic of f32 comes from `pam-kernels`; what is here moves elements, follows indices and
 //! serves the other element types.
 
-mod axis;
-mod concat;
+pub(crate) mod axis;
+pub(crate) mod concat;
 pub mod contract;
-mod gather;
-mod lookup;
+pub(crate) mod gather;
+pub(crate) mod lookup;
 mod pool;
-mod random;
-mod reduce;
-mod scatter;
+pub(crate) mod random;
+pub(crate) mod reduce;
+pub(crate) mod scatter;
 pub mod source;
-mod window;
+pub(crate) mod window;
 
 use crate::exec::memory::Outs;
 use crate::exec::program::Program;

@@ -11,7 +11,7 @@ const ROW: usize = 1024;
 
 /// `pam::uniform`: keyed by the node, counted by the step and the element.
 pub struct Uniform {
-    key: [u32; 2],
+    pub(crate) key: [u32; 2],
 }
 
 impl Uniform {
@@ -41,9 +41,9 @@ impl Step for Uniform {
 /// Bernoulli: one with the probability given. The key is the seed and a hash of the node's name,
 /// the counter the number of the run and the element.
 pub struct Bernoulli {
-    key: [u32; 2],
-    from: DType,
-    to: DType,
+    pub(crate) key: [u32; 2],
+    pub(crate) from: DType,
+    pub(crate) to: DType,
 }
 
 impl Bernoulli {

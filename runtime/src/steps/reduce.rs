@@ -14,10 +14,10 @@ use pam_kernels::reduce::{Reduction, reduce};
 
 /// A reduction.
 pub struct Reduce {
-    reduction: Reduction,
-    dtype: DType,
+    pub(crate) reduction: Reduction,
+    pub(crate) dtype: DType,
     /// Outer, reduced and inner size of each pass, the first pass first.
-    passes: Vec<[usize; 3]>,
+    pub(crate) passes: Vec<[usize; 3]>,
 }
 
 impl Reduce {
@@ -38,7 +38,7 @@ impl Reduce {
     }
 
     /// Elements that pass `i` leaves.
-    fn left(&self, i: usize) -> usize {
+    pub(crate) fn left(&self, i: usize) -> usize {
         self.passes[i][0] * self.passes[i][2]
     }
 

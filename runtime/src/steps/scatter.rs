@@ -8,7 +8,7 @@ use pam_ir::types::DType;
 
 /// What happens where an update meets what is there.
 #[derive(Clone, Copy, PartialEq)]
-enum Reduction {
+pub(crate) enum Reduction {
     None,
     Add,
     Mul,
@@ -41,9 +41,9 @@ impl Reduction {
 
 /// ScatterElements: elements along an axis.
 pub struct ScatterElements {
-    at: Elements,
-    reduction: Reduction,
-    dtype: DType,
+    pub(crate) at: Elements,
+    pub(crate) reduction: Reduction,
+    pub(crate) dtype: DType,
 }
 
 impl ScatterElements {
@@ -76,9 +76,9 @@ impl Step for ScatterElements {
 
 /// ScatterND: slices by index tuples.
 pub struct ScatterNd {
-    at: Tuples,
-    reduction: Reduction,
-    dtype: DType,
+    pub(crate) at: Tuples,
+    pub(crate) reduction: Reduction,
+    pub(crate) dtype: DType,
 }
 
 impl ScatterNd {

@@ -37,14 +37,14 @@ fn unflatten(mut flat: usize, dims: impl DoubleEndedIterator<Item = usize>) -> I
 
 /// MaxPool with the flat index of each maximum.
 pub struct MaxPool {
-    axes: Vec<Window>,
+    pub(crate) axes: Vec<Window>,
     /// Strides of the image, row-major, and those in which indices are counted.
-    strides: Vec<usize>,
-    index_strides: Vec<usize>,
-    image: usize,
-    windows: usize,
-    dtype: DType,
-    indices: bool,
+    pub(crate) strides: Vec<usize>,
+    pub(crate) index_strides: Vec<usize>,
+    pub(crate) image: usize,
+    pub(crate) windows: usize,
+    pub(crate) dtype: DType,
+    pub(crate) indices: bool,
 }
 
 impl MaxPool {
@@ -136,11 +136,11 @@ impl Step for MaxPool {
 
 /// MaxUnpool: pooled values back at their indices, zeros elsewhere.
 pub struct MaxUnpool {
-    dtype: DType,
-    indices: DType,
+    pub(crate) dtype: DType,
+    pub(crate) indices: DType,
     /// Map of an index over the image the pooling saw to one over the output.
-    from: Vec<usize>,
-    to: Vec<usize>,
+    pub(crate) from: Vec<usize>,
+    pub(crate) to: Vec<usize>,
 }
 
 impl MaxUnpool {
@@ -187,12 +187,12 @@ impl Step for MaxUnpool {
 /// Col2Im: adds the columns of blocks into an image, block after block of the kernel, window after
 /// window.
 pub struct Col2Im {
-    axes: Vec<Window>,
-    strides: Vec<usize>,
-    image: usize,
-    block: usize,
-    windows: usize,
-    dtype: DType,
+    pub(crate) axes: Vec<Window>,
+    pub(crate) strides: Vec<usize>,
+    pub(crate) image: usize,
+    pub(crate) block: usize,
+    pub(crate) windows: usize,
+    pub(crate) dtype: DType,
 }
 
 impl Col2Im {

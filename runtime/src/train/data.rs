@@ -1,6 +1,7 @@
 //! Data sets and how their arrays become the inputs of a step.
 
 use super::TrainError;
+use crate::error::RunError;
 use crate::exec::Executor;
 use crate::io::Named;
 use crate::plan::PlanInput;
@@ -160,13 +161,19 @@ impl Feeds {
     }
 
     /// Feeds the chosen samples.
-    pub(super) fn feed(&self, executor: &mut Executor, chosen: &[u32], test: bool) {
+    pub(super) fn feed(
+        &self,
+        executor: &mut Executor,
+        chosen: &[u32],
+        test: bool,
+    ) -> Result<(), RunError> {
         for f in &self.feeds {
             let tensor = if test { f.test.as_ref() } else { Some(&f.train) };
             if let Some(tensor) = tensor {
-                executor.feed(f.input, |bytes| super::rows(tensor, chosen, bytes));
+                executor.feed(f.input, |bytes| super::rows(tensor, chosen, bytes))?;
             }
         }
+        Ok(())
     }
 
     fn label(&self) -> Option<&Feed> {

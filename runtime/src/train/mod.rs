@@ -134,6 +134,8 @@ struct Training<'a> {
     logits: Option<String>,
     log: Log,
     at: Position,
+    /// Whether the batch of the next step has been fed.
+    fed: bool,
 }
 
 impl<'a> Training<'a> {
@@ -162,7 +164,7 @@ impl<'a> Training<'a> {
         let log = Log::open(options.metrics.as_deref(), options.resume.is_some())?;
         let loss = loss_output(executor, options)?;
         let logits = logits_output(executor, options, &feeds)?;
-        Ok(Training { executor, feeds, options, lr, loss, logits, log, at })
+        Ok(Training { executor, feeds, options, lr, loss, logits, log, at, fed: false })
     }
 
     fn train(&mut self, progress: &mut dyn Progress) -> Result<Summary, TrainError> {
@@ -186,8 +188,9 @@ impl<'a> Training<'a> {
                     self.save()?;
                     return Ok(summary);
                 }
-                let chosen = &order[self.at.batch * self.feeds.batch..][..self.feeds.batch];
-                summary.loss = self.step(chosen, total, progress)?;
+                let mut chosen = order.chunks_exact(self.feeds.batch).skip(self.at.batch);
+                let now = chosen.next().unwrap_or_default();
+                summary.loss = self.step(now, chosen.next(), total, progress)?;
                 summary.steps = self.at.step;
                 let every = self.options.save_every.filter(|&n| n > 0);
                 if every.is_some_and(|n| self.at.step.is_multiple_of(n)) {
@@ -205,17 +208,26 @@ impl<'a> Training<'a> {
     fn step(
         &mut self,
         chosen: &[u32],
+        next: Option<&[u32]>,
         total: usize,
         progress: &mut dyn Progress,
     ) -> Result<Option<f64>, TrainError> {
         let began = Instant::now();
-        self.feeds.feed(self.executor, chosen, false);
+        if !std::mem::take(&mut self.fed) {
+            self.feeds.feed(self.executor, chosen, false)?;
+        }
         let lr = self.lr.map(|(input, peak)| {
             let lr = (peak * self.options.schedule.factor(self.at.step, total)) as f32;
-            self.executor.feed(input, |bytes| bytes.copy_from_slice(&lr.to_ne_bytes()));
-            lr
+            self.executor.feed(input, |bytes| bytes.copy_from_slice(&lr.to_ne_bytes()))?;
+            Ok::<f32, RunError>(lr)
         });
+        let lr = lr.transpose()?;
         self.executor.step()?;
+        // A device takes the next batch while it computes.
+        if let Some(next) = next {
+            self.feeds.feed(self.executor, next, false)?;
+            self.fed = true;
+        }
         let loss = self.loss()?;
         self.at.step += 1;
         self.at.batch += 1;
@@ -263,7 +275,7 @@ impl<'a> Training<'a> {
         let (mut losses, mut whole, mut right) = (0.0, 0, 0);
         for start in (0..samples).step_by(batch) {
             let chosen: Vec<u32> = (start..start + batch).map(|i| (i % samples) as u32).collect();
-            self.feeds.feed(self.executor, &chosen, true);
+            self.feeds.feed(self.executor, &chosen, true)?;
             self.executor.evaluate()?;
             let counted = batch.min(samples - start);
             if counted == batch {

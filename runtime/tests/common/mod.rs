@@ -32,7 +32,7 @@ pub fn run(lines: &str, inputs: &[(&str, Tensor)]) -> Vec<Tensor> {
                 executor.set(name, value).unwrap();
             }
             executor.step().unwrap();
-            results.push(executor.outputs().into_iter().map(|(_, t)| t).collect());
+            results.push(executor.outputs().unwrap().into_iter().map(|(_, t)| t).collect());
         }
     }
     for other in &results[1..] {

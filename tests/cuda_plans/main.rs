@@ -1,0 +1,66 @@
+//! Whole plans of the CUDA backend, executed on the CPU by the kernels' own sources, against the CPU
+//! backend: the same bits, forward, backward and optimizer, step after step.
+
+mod emulator;
+
+use emulator::{Emulator, Kernels};
+use pam_ir::certify::{Target, certify};
+use pam_ir::graph::Graph;
+use pam_ir::onnx::import::{ImportOptions, ModelFile, import};
+use pam_ir::onnx::load::load;
+use pam_ir::tensor::Tensor;
+use pam_passes::{Policy, compile, expand};
+use pam_runtime::{Executor, Plan, PlanOptions, plan};
+use std::path::Path;
+use std::time::Instant;
+
+const STEPS: usize = 3;
+
+fn fixture(name: &str) -> (Graph, Vec<(String, Tensor)>) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
+    let path = folder.join(format!("{name}.onnx"));
+    let file = ModelFile { model: load(&path).unwrap(), path };
+    let graph = import(&[file], &ImportOptions::default()).unwrap().graph;
+    (graph, pam_runtime::io::read(&folder.join("inputs.npz")).unwrap())
+}
+
+fn planned(graph: &Graph, policy: &str) -> Plan {
+    let compiled = compile(graph, &Policy::preset(policy).unwrap()).unwrap();
+    let certified = certify(expand(&compiled.graph).unwrap(), Target::Mixed).unwrap();
+    plan(&certified, PlanOptions::default()).unwrap()
+}
+
+/// Whether two tensors have the same bits; any NaN equals any other.
+fn same(a: &Tensor, b: &Tensor) -> bool {
+    match (a.slice::<f32>(), b.slice::<f32>()) {
+        (Some(a), Some(b)) => {
+            let equal = |(x, y): (&f32, &f32)| x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan();
+            a.len() == b.len() && a.iter().zip(b).all(equal)
+        }
+        _ => a.to_le_bytes() == b.to_le_bytes(),
+    }
+}
+
+#[test]
+fn every_fixture_has_the_bits_of_the_cpu() {
+    let kernels = Kernels::new();
+    let all =
+        ["mlp", "lenet", "encoder", "encdec", "vit", "gpt", "resnet20", "convmixer", "resnext", "vgg"];
+    let cases = all.map(|name| (name, "approx")).into_iter();
+    let cases = cases.chain(["mlp", "lenet", "encdec", "vit"].map(|name| (name, "exact")));
+    for (name, policy) in cases.chain([("mlp", "paper")]) {
+        let began = Instant::now();
+        let (graph, inputs) = fixture(name);
+        let mut cpu = Executor::new(planned(&graph, policy), 1).unwrap();
+        let machine = Box::new(Emulator::new(&kernels));
+        let mut device = Executor::cuda(planned(&graph, policy), machine).unwrap();
+        let compiled = began.elapsed();
+        for step in 0..STEPS {
+            let (expected, got) = (cpu.run(&inputs).unwrap(), device.run(&inputs).unwrap());
+            for ((output, expected), (_, got)) in expected.iter().zip(&got) {
+                assert!(same(expected, got), "{name} under {policy}, step {step}: `{output}`");
+            }
+        }
+        println!("{name} {policy}: {compiled:.1?} to compile, {:.1?} in all", began.elapsed());
+    }
+}
