@@ -52,7 +52,7 @@ PAM_NATIVE1(native_atanh, atanhf(x), atanh(x))
 PAM_NATIVE2(native_pow, powf(x, y), pow(x, y))
 PAM_NATIVE2(native_rem, fmodf(x, y), fmod(x, y))
 
-// out[b, i, j] = sum of left[i, k] right[k, j], a thread an element; in chunks of 256 terms for floats.
+// out[b, i, j] = sum of left[i, k] right[k, j] with k ascending, a thread an element.
 #define PAM_NATIVE_PRODUCT(NAME, T)                                                                \
   PAM_KERNEL NAME(const Number<T>::raw *left, const Number<T>::raw *right, Number<T>::raw *out,    \
                   u32 count, u32 rows, u32 cols, u32 depth, const u64 *offsets, u64 left_row,      \
@@ -61,13 +61,10 @@ PAM_NATIVE2(native_rem, fmodf(x, y), fmod(x, y))
       u32 j, i, b = divide(divide((u32)n, cols, j), rows, i);                                      \
       const Number<T>::raw *x = left + offsets[2 * b] + i * left_row;                              \
       const Number<T>::raw *y = right + offsets[2 * b + 1] + j * right_col;                        \
-      Number<T>::raw sum = 0, total = 0;                                                           \
-      for (u32 k = 0; k < depth; ++k, x += left_col, y += right_row) {                             \
-        if (Number<T>::FLOAT && k % 256 == 0 && k > 0)                                             \
-          total = k == 256 ? sum : add<T>(total, sum), sum = 0;                                    \
+      Number<T>::raw sum = 0;                                                                      \
+      for (u32 k = 0; k < depth; ++k, x += left_col, y += right_row)                               \
         sum = add<T>(sum, Number<T>::FLOAT ? native_mul<T>(*x, *y) : int_mul<T>(*x, *y));          \
-      }                                                                                            \
-      *elem(out, n) = depth > 256 && Number<T>::FLOAT ? add<T>(total, sum) : sum;                  \
+      *elem(out, n) = sum;                                                                         \
     }                                                                                              \
   }
 

@@ -75,12 +75,12 @@ PA_FN u64 double_bits(double x) { return (u64)__double_as_longlong(x); }
 
 // binary16 and bfloat16 by integer arithmetic, rounded to nearest even.
 PA_FN u32 from_f16(u32 h) {
-  u32 sign = (h & 0x8000u) << 16, e = h >> 10 & 31, m = h & 1023;
-  if (e == 31) return sign | PA_INF | m << 13;
-  if (e != 0) return sign | ((e + 112) << 23) | m << 13;
+  u32 sign = shl<16>(h & 0x8000u), e = h >> 10 & 31, m = h & 1023;
+  if (e == 31) return sign | PA_INF | shl<13>(m);
+  if (e != 0) return sign | shl<23>(e + 112) | shl<13>(m);
   if (m == 0) return sign;
-  int up = __clz((int)m) - 21;
-  return sign | ((u32)(113 - up) << 23) | (((m << up) & 1023) << 13);
+  u32 up = (u32)__clz((int)m) - 21;
+  return sign | shl<23>(113 - up) | shl<13>((m << up) & 1023);
 }
 PA_FN u32 narrow_half(u64 significand, u32 down) {
   // The significand without its lowest `down` bits, rounded.
@@ -142,7 +142,7 @@ PAM_FLOAT(F32, u32, float, as_float(x), as_bits(x), 0xFF800000u, PA_INF)
 PAM_FLOAT(F64, u64, double, as_double(x), double_bits(x), 0xFFF0000000000000ull,
           0x7FF0000000000000ull)
 PAM_FLOAT(F16, u16, float, as_float(from_f16(x)), f16_of((double)x), 0xFC00u, 0x7C00u)
-PAM_FLOAT(BF16, u16, float, as_float((u32)x << 16), bf16_of((double)x), 0xFF80u, 0x7F80u)
+PAM_FLOAT(BF16, u16, float, as_float(shl<16>(x)), bf16_of((double)x), 0xFF80u, 0x7F80u)
 PAM_INT(I64, u64, i64, 1ull << 63, ~(1ull << 63))
 PAM_INT(I32, u32, i32, 1u << 31, ~(1u << 31))
 PAM_INT(I16, u16, short, 0x8000u, 0x7FFFu)

@@ -33,14 +33,14 @@ class Nvrtc:
             raise RuntimeError(f"{what}: NVRTC error {code}")
 
     def ptx(self, name, arch, defines=()):
-        text = (SOURCES / name).read_bytes()
+        text = name.read_bytes()
         heads = sorted(SOURCES.glob("*.cuh"))
         bodies = (ctypes.c_char_p * len(heads))(*[h.read_bytes() for h in heads])
         names = (ctypes.c_char_p * len(heads))(*[h.name.encode() for h in heads])
         program = ctypes.c_void_p()
         self._check(
             self.lib.nvrtcCreateProgram(
-                ctypes.byref(program), text, name.encode(), len(heads), bodies, names
+                ctypes.byref(program), text, name.name.encode(), len(heads), bodies, names
             ),
             "create",
         )
@@ -63,7 +63,7 @@ class Nvrtc:
 def build(name, arch, folder, defines=()):
     """Compiles one source; returns (PTX text, SASS text, resource report)."""
     tools = toolkit()
-    stem = folder / f"{pathlib.Path(name).stem}.sm_{arch}"
+    stem = folder / f"{name.stem}.sm_{arch}"
     ptx = Nvrtc(tools).ptx(name, arch, defines)
     stem.with_suffix(stem.suffix + ".ptx").write_text(ptx)
     cubin = stem.with_suffix(stem.suffix + ".cubin")
@@ -83,4 +83,4 @@ if __name__ == "__main__":
     out = pathlib.Path(sys.argv[2] if len(sys.argv) > 2 else "/tmp/pam-cuda")
     out.mkdir(parents=True, exist_ok=True)
     for arch in ("80", "90a"):
-        print(build(sys.argv[1], arch, out)[2])
+        print(build(pathlib.Path(sys.argv[1]), arch, out)[2])

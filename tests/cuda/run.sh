@@ -1,7 +1,8 @@
 #!/bin/sh
 # Checks the CUDA kernels without a GPU: compiles, disassembles and audits them for sm_80 and
 # sm_90a, then runs the same sources on the CPU, bit for bit against an independent specification,
-# also under the address and undefined-behaviour sanitizers, and shows that broken kernels fail.
+# also under the address and undefined-behaviour sanitizers, and shows that broken kernels fail. The
+# programs that the tests of whole plans (`cargo test --test cuda_plans`) have generated are audited too.
 # Prints `N passed, M failed`. Needs python3 and g++; NVRTC and ptxas come from PyPI (set
 # PAM_CUDA_PYTHON to a python that has the packages to download nothing).
 set -u
@@ -38,7 +39,7 @@ if [ ! -x "$python" ]; then
     exit 1
   }
 fi
-"$python" "$here/check_code.py" "$work/code" >"$work/code.log" 2>&1
+"$python" "$here/check_code.py" "$work/code" "${CARGO_TARGET_DIR:-$root/target}/tmp/generated" >"$work/code.log" 2>&1
 tally "$work/code.log"
 
 flags="-std=c++17 -ffp-contract=off -fno-strict-aliasing -fno-extern-tls-init -Wno-unknown-pragmas"

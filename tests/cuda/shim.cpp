@@ -1,8 +1,6 @@
 // The fiber scheduler behind shim.h.
 #include "shim.h"
 
-#include <ucontext.h>
-
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -10,6 +8,57 @@
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 unsigned long shim_forms[16];
+
+// A context is a stack. Switching in a few instructions where we can, since kernels switch all the
+// time and ucontext makes system calls; the address sanitizer needs ucontext.
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
+struct Context {
+  void *stack_pointer;
+};
+extern "C" void shim_switch(void **from, void *to);
+asm(R"(
+.text
+.type shim_switch, @function
+shim_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+)");
+static void change(Context &from, Context &to) {
+  shim_switch(&from.stack_pointer, to.stack_pointer);
+}
+static void begin(Context &context, char *stack, size_t bytes, void (*function)()) {
+  // The saved registers, the address to return to, and one word that aligns the stack as a call does.
+  auto top = (std::uintptr_t)(stack + bytes) & ~(std::uintptr_t)15;
+  void **words = (void **)top - 8;
+  for (int i = 0; i < 8; ++i) words[i] = nullptr;
+  words[6] = (void *)function;
+  context.stack_pointer = words;
+}
+#else
+#include <ucontext.h>
+typedef ucontext_t Context;
+static void change(Context &from, Context &to) { swapcontext(&from, &to); }
+static void begin(Context &context, char *stack, size_t bytes, void (*function)()) {
+  getcontext(&context);
+  context.uc_stack.ss_sp = stack;
+  context.uc_stack.ss_size = bytes;
+  context.uc_link = nullptr;
+  makecontext(&context, function, 0);
+}
+#endif
 
 namespace {
 enum State { READY, AT_BLOCK, AT_WARP, DONE };
@@ -19,7 +68,7 @@ struct Copy {
   unsigned bytes;
 };
 struct Fiber {
-  ucontext_t context;
+  Context context;
   std::unique_ptr<char[]> stack;
   State state;
   unsigned value;
@@ -28,7 +77,7 @@ struct Fiber {
 };
 constexpr size_t STACK = 256 * 1024;
 std::vector<std::unique_ptr<Fiber>> fibers;
-ucontext_t scheduler;
+Context scheduler;
 unsigned current;
 bool eager;
 const std::function<void()> *body;
@@ -45,20 +94,20 @@ void trampoline() {
     for (auto &g : me.groups)
       if (!g.empty()) fail("a thread ended with asynchronous copies under way");
   me.state = DONE;
-  swapcontext(&me.context, &scheduler);
+  change(me.context, scheduler);
 }
 
 void yield(State state) {
   Fiber &me = *fibers[current];
   me.state = state;
-  swapcontext(&me.context, &scheduler);
+  change(me.context, scheduler);
 }
 
 void resume(unsigned i) {
   current = i;
   threadIdx = {i, 0, 0};
   fibers[i]->state = READY;
-  swapcontext(&scheduler, &fibers[i]->context);
+  change(scheduler, fibers[i]->context);
 }
 
 void run_block(unsigned threads, ShimOrder order) {
@@ -68,11 +117,7 @@ void run_block(unsigned threads, ShimOrder order) {
   }
   for (unsigned i = 0; i < threads; ++i) {
     Fiber &f = *fibers[i];
-    getcontext(&f.context);
-    f.context.uc_stack.ss_sp = f.stack.get();
-    f.context.uc_stack.ss_size = STACK;
-    f.context.uc_link = nullptr;
-    makecontext(&f.context, trampoline, 0);
+    begin(f.context, f.stack.get(), STACK, trampoline);
     f.state = READY;
     f.open.clear();
     f.groups.clear();

@@ -27,8 +27,8 @@ pub struct Kernels {
     folder: tempfile::TempDir,
     calls: RefCell<BTreeMap<String, Call>>,
     libraries: RefCell<Vec<Library>>,
-    /// Text of every source, in the order of compilation.
-    pub generated: RefCell<Vec<Source>>,
+    /// What plans have generated.
+    generated: RefCell<Vec<Source>>,
     /// Launches alternate between both orders of threads, since no order may show.
     turn: Cell<bool>,
 }
@@ -51,6 +51,16 @@ impl Kernels {
         kernels.compile(&sources(), "-O2");
         kernels.generated.borrow_mut().clear();
         Rc::new(kernels)
+    }
+
+    /// Writes what plans have generated so far to `generated` in the target's folder for tests, where
+    /// tests/cuda/run.sh finds it to compile, disassemble and audit.
+    pub fn keep_generated(&self) {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("generated");
+        std::fs::create_dir_all(&folder).unwrap();
+        for source in self.generated.borrow().iter() {
+            std::fs::write(folder.join(&*source.name), source.text.as_bytes()).unwrap();
+        }
     }
 
     fn compile(&self, sources: &[Source], optimize: &str) {

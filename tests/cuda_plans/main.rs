@@ -2,6 +2,7 @@
 //! backend: the same bits, forward, backward and optimizer, step after step.
 
 mod emulator;
+mod nodes;
 
 use emulator::{Emulator, Kernels};
 use pam_ir::certify::{Target, certify};
@@ -14,7 +15,8 @@ use pam_runtime::{Executor, Plan, PlanOptions, plan};
 use std::path::Path;
 use std::time::Instant;
 
-const STEPS: usize = 3;
+/// One on each half of the state.
+const STEPS: usize = 2;
 
 fn fixture(name: &str) -> (Graph, Vec<(String, Tensor)>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
@@ -31,7 +33,7 @@ fn planned(graph: &Graph, policy: &str) -> Plan {
 }
 
 /// Whether two tensors have the same bits; any NaN equals any other.
-fn same(a: &Tensor, b: &Tensor) -> bool {
+pub fn same(a: &Tensor, b: &Tensor) -> bool {
     match (a.slice::<f32>(), b.slice::<f32>()) {
         (Some(a), Some(b)) => {
             let equal = |(x, y): (&f32, &f32)| x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan();
@@ -47,7 +49,7 @@ fn every_fixture_has_the_bits_of_the_cpu() {
     let all =
         ["mlp", "lenet", "encoder", "encdec", "vit", "gpt", "resnet20", "convmixer", "resnext", "vgg"];
     let cases = all.map(|name| (name, "approx")).into_iter();
-    let cases = cases.chain(["mlp", "lenet", "encdec", "vit"].map(|name| (name, "exact")));
+    let cases = cases.chain(["mlp", "lenet", "vit"].map(|name| (name, "exact")));
     for (name, policy) in cases.chain([("mlp", "paper")]) {
         let began = Instant::now();
         let (graph, inputs) = fixture(name);
@@ -61,6 +63,28 @@ fn every_fixture_has_the_bits_of_the_cpu() {
                 assert!(same(expected, got), "{name} under {policy}, step {step}: `{output}`");
             }
         }
+        if (name, policy) == ("lenet", "approx") {
+            kernels.keep_generated();
+        }
         println!("{name} {policy}: {compiled:.1?} to compile, {:.1?} in all", began.elapsed());
+    }
+}
+
+/// Native arithmetic is as exact as the device's own functions: it is compared with a tolerance.
+#[test]
+fn native_steps_agree_closely() {
+    let kernels = Kernels::new();
+    for name in ["mlp", "lenet", "vit"] {
+        let (graph, inputs) = fixture(name);
+        let mut cpu = Executor::new(planned(&graph, "native"), 1).unwrap();
+        let machine = Box::new(Emulator::new(&kernels));
+        let mut device = Executor::cuda(planned(&graph, "native"), machine).unwrap();
+        let (expected, got) = (cpu.run(&inputs).unwrap(), device.run(&inputs).unwrap());
+        for ((output, expected), (_, got)) in expected.iter().zip(&got) {
+            let (Some(a), Some(b)) = (expected.to_f64(), got.to_f64()) else { continue };
+            let scale = a.iter().fold(1e-3f64, |m, x| m.max(x.abs()));
+            let worst = a.iter().zip(&b).fold(0f64, |m, (x, y)| m.max((x - y).abs()));
+            assert!(worst <= 2e-4 * scale, "{name}, `{output}`: off by {worst} of {scale}");
+        }
     }
 }
