@@ -186,6 +186,9 @@ pub struct Audit {
     /// With --kernels --device cuda: the architecture to compile for
     #[arg(long, default_value = "sm_90a", requires = "kernels")]
     pub arch: String,
+    /// With --kernels --device cuda: libnvrtc, or its folder, if it is in none of the usual places
+    #[arg(long, value_name = "PATH", requires = "kernels")]
+    pub nvrtc: Option<PathBuf>,
     /// Write the findings as JSON
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,

@@ -1,12 +1,14 @@
 #!/bin/sh
 # Checks and measures the CUDA kernels on a machine with an NVIDIA GPU, which needs neither Rust nor
-# network: it takes a ready-built executable of `cargo bench -p pam-runtime --bench cuda --no-run`
-# (release, x86-64) and finds that machine's libnvrtc.
+# network: it takes ready-built executables of `cargo bench -p pam-runtime --bench cuda --no-run` and,
+# beside it and named `steps`, of `--bench steps` (release, x86-64), and finds that machine's libnvrtc.
 #
 #   tests/gpu.sh EXECUTABLE [RESULT-FOLDER] [CACHE-FOLDER]
 #
 # Every kernel form is compared bit for bit with the specification, directly and replayed from a
-# graph; compute-sanitizer looks for bad accesses and races; then the benchmark writes cuda.json.
+# graph; compute-sanitizer looks for bad accesses and races; the benchmark writes cuda.json. Then every
+# fixture's step, and the models of target/models, run whole on the GPU: their bits are compared with
+# the CPU's, and their times go to cuda_steps.json.
 # CACHE-FOLDER may hold kernels compiled beforehand (`XDG_CACHE_HOME=FOLDER EXECUTABLE --compile
 # sm_90a`), used only where no libnvrtc is found. Prints `N passed, M failed`.
 set -u
@@ -72,6 +74,38 @@ PY
 
 run "$exe" --json "$out/cuda.json" --commit "$commit" >"$out/bench.log" 2>"$out/rows.log"
 status=$?
+steps=$(dirname "$exe")/steps
+if [ -x "$steps" ]; then
+  root=$(cd "$(dirname "$0")/.." && pwd)
+  CARGO_TARGET_DIR=$out run "$steps" --device cuda --root "$root" >"$out/steps.log" 2>&1 || status=1
+  if command -v compute-sanitizer >/dev/null 2>&1; then
+    run timeout 200 compute-sanitizer --tool memcheck --error-exitcode 9 "$steps" --device cuda \
+      --root "$root" mlp >"$out/steps-memcheck.log" 2>&1
+    echo "memcheck of a whole step: status $?"
+  fi
+  cat "$out/steps.log"
+  # PyTorch's float32 step of the same model and batch, without tensor cores.
+  (cd "$root/fixtures" && python3 - <<'PY'
+import importlib, torch
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+torch.set_default_device("cuda")
+for name in ("deit_tiny", "iwslt"):
+    torch.manual_seed(20231217)
+    f = importlib.import_module(f"models.{name}").build()
+    x, y = f.batch
+    times = []
+    for i in range(15):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        f.optimizer.zero_grad()
+        f.loss(f.model(*x.values()), *y.values()).backward()
+        f.optimizer.step()
+        end.record(); end.synchronize()
+        times.append(begin.elapsed_time(end))
+    print(f"PyTorch float32 {name}: {sorted(times)[7]:.3f} ms")
+PY
+  ) 2>&1 | tail -n 4
+fi
 rm -rf "$fresh"
 cat "$out/rows.log"
 grep -E '"(device|driver|nvrtc|raw_over_literature|commit)"' "$out/bench.log"

@@ -8,6 +8,8 @@ use crate::report::json::{Count, Kernel, NativeReport, SCHEMA, TOOL, ViolationRe
 use crate::source::{Source, Tolerance};
 use pam_ir::audit::{Audit as Findings, audit as audit_graph, census};
 use pam_kernels::audit::{AUDITED_BY, KernelAudit, Kind, audit_self};
+use pam_runtime::cuda::audit::audit as audit_sources;
+use pam_runtime::cuda::source::sources;
 use pam_runtime::io::write_together;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -110,16 +112,23 @@ fn json(source: &Source, findings: &Findings) -> Result<Vec<u8>, Failure> {
 
 /// Audits the machine code of the kernels.
 fn kernels(args: &Audit) -> Result<ExitCode, Failure> {
-    if args.device != "cpu" {
-        let reason = "the kernels of this device are audited by tests/cuda/run.sh of the source, which \
-                      compiles and disassembles them; use --device cpu here";
-        return Err(Failure::new(format!("audit --kernels --device {}: {reason}", args.device)));
-    }
-    let kernels = audit_self().map_err(|e| Failure::new(e.to_string()))?;
+    let (kernels, auditor) = match args.device.as_str() {
+        "cpu" => (audit_self().map_err(|e| Failure::new(e.to_string()))?, AUDITED_BY.to_owned()),
+        "cuda" => audit_sources(&sources(), &args.arch, args.nvrtc.as_deref())
+            .map_err(|e| Failure::new(format!("audit --kernels --device cuda: {e}")))?,
+        other => {
+            let reason = "there are no kernels for it; use cpu or cuda";
+            return Err(Failure::new(format!("audit --kernels --device {other}: {reason}")));
+        }
+    };
+    let backend = match args.device.as_str() {
+        "cuda" => format!("cuda {}", args.arch),
+        other => other.to_owned(),
+    };
     if let Some(path) = &args.report {
         let report = serde_json::json!({
             "schema": SCHEMA,
-            "kernels": kernels.iter().map(Kernel::from).collect::<Vec<_>>(),
+            "kernels": kernels.iter().map(|k| Kernel::of(k, &backend, &auditor)).collect::<Vec<_>>(),
             "tool": TOOL,
         });
         let mut bytes =
@@ -129,12 +138,12 @@ fn kernels(args: &Audit) -> Result<ExitCode, Failure> {
     }
     let clean = kernels.iter().all(KernelAudit::is_clean);
     if !args.volume.quiet {
-        print_kernels(&kernels, args.volume.verbose);
+        print_kernels(&kernels, &auditor, args.volume.verbose);
     }
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn print_kernels(kernels: &[KernelAudit], verbose: bool) {
+fn print_kernels(kernels: &[KernelAudit], auditor: &str, verbose: bool) {
     say!("{:>12}{:>8}{:>10}  kernel", "instructions", "floats", "integers");
     for k in kernels {
         let (floats, integers) = (k.float_multiplies(), k.integer_multiplies());
@@ -150,7 +159,7 @@ fn print_kernels(kernels: &[KernelAudit], verbose: bool) {
     let scalars: usize = kernels.iter().map(|k| k.count(Kind::ScalarIntegerMultiply)).sum();
     say!(
         "{} kernels, {} instructions: {floats} multiply or divide floats, {vectors} vectors of \
-         integers, {scalars} scalar integers (addresses); {AUDITED_BY}",
+         integers, {scalars} scalar integers (addresses); {auditor}",
         kernels.len(),
         grouped(instructions as u128)
     );

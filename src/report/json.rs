@@ -180,15 +180,16 @@ pub struct Kernel {
     pub audited_by: String,
 }
 
-impl From<&KernelAudit> for Kernel {
-    fn from(k: &KernelAudit) -> Kernel {
+impl Kernel {
+    /// A kernel of a backend, with what has decoded its instructions.
+    pub fn of(k: &KernelAudit, backend: &str, auditor: &str) -> Kernel {
         Kernel {
-            backend: "cpu".to_owned(),
+            backend: backend.to_owned(),
             name: k.name.clone(),
             instructions: k.instructions,
             float_multiplies: k.float_multiplies(),
             integer_multiplies: k.integer_multiplies(),
-            audited_by: AUDITED_BY.to_owned(),
+            audited_by: auditor.to_owned(),
         }
     }
 }
@@ -264,7 +265,8 @@ impl Report {
     /// Adds the audit of the kernels. Where the format of the executable is not known, nothing is claimed
     /// of it.
     pub fn audit_kernels(&mut self) {
-        self.kernels = audit_self().unwrap_or_default().iter().map(Kernel::from).collect();
+        let kernels = audit_self().unwrap_or_default();
+        self.kernels = kernels.iter().map(|k| Kernel::of(k, "cpu", AUDITED_BY)).collect();
     }
 }
 

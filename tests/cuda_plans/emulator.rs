@@ -2,9 +2,9 @@
 //! the shim of tests/cuda, and launched one after the other.
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use pam_runtime::cuda::CudaError;
 use pam_runtime::cuda::machine::{Arg, Buffer, Free, Machine, Recording};
 use pam_runtime::cuda::source::{HEADERS, Source, sources};
-use pam_runtime::cuda::CudaError;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -159,11 +159,7 @@ pub struct Emulator {
 impl Emulator {
     /// A device that has loaded these kernels.
     pub fn new(kernels: &Rc<Kernels>) -> Emulator {
-        Emulator {
-            kernels: kernels.clone(),
-            heap: Arc::default(),
-            recording: RefCell::default(),
-        }
+        Emulator { kernels: kernels.clone(), heap: Arc::default(), recording: RefCell::default() }
     }
 
     fn order(&self, work: Work) {
@@ -183,7 +179,9 @@ fn execute(work: &Work, kernels: &Kernels) {
                 let down = kernels.turn.replace(!kernels.turn.get());
                 call(words.as_ptr(), grid.as_ptr(), *threads, down.into());
             }
-            Work::Fill { at, value, bytes } => std::ptr::write_bytes(*at as *mut u8, *value, *bytes),
+            Work::Fill { at, value, bytes } => {
+                std::ptr::write_bytes(*at as *mut u8, *value, *bytes)
+            }
             Work::Copy { from, to, bytes } => {
                 std::ptr::copy_nonoverlapping(*from as *const u8, *to as *mut u8, *bytes);
             }

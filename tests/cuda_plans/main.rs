@@ -36,7 +36,8 @@ fn planned(graph: &Graph, policy: &str) -> Plan {
 pub fn same(a: &Tensor, b: &Tensor) -> bool {
     match (a.slice::<f32>(), b.slice::<f32>()) {
         (Some(a), Some(b)) => {
-            let equal = |(x, y): (&f32, &f32)| x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan();
+            let equal =
+                |(x, y): (&f32, &f32)| x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan();
             a.len() == b.len() && a.iter().zip(b).all(equal)
         }
         _ => a.to_le_bytes() == b.to_le_bytes(),
@@ -46,8 +47,18 @@ pub fn same(a: &Tensor, b: &Tensor) -> bool {
 #[test]
 fn every_fixture_has_the_bits_of_the_cpu() {
     let kernels = Kernels::new();
-    let all =
-        ["mlp", "lenet", "encoder", "encdec", "vit", "gpt", "resnet20", "convmixer", "resnext", "vgg"];
+    let all = [
+        "mlp",
+        "lenet",
+        "encoder",
+        "encdec",
+        "vit",
+        "gpt",
+        "resnet20",
+        "convmixer",
+        "resnext",
+        "vgg",
+    ];
     let cases = all.map(|name| (name, "approx")).into_iter();
     let cases = cases.chain(["mlp", "lenet", "vit"].map(|name| (name, "exact")));
     for (name, policy) in cases.chain([("mlp", "paper")]) {

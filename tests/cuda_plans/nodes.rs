@@ -28,7 +28,8 @@ const TYPES: [(&str, DType); 13] = [
 
 /// Numbers of both signs, zeros, subnormals, infinities and NaN.
 fn numbers(n: usize) -> Vec<f32> {
-    let odd = [0.0, -0.0, 1e-40, -3e-39, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.5, 1.5, -2.5];
+    let odd =
+        [0.0, -0.0, 1e-40, -3e-39, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.5, 1.5, -2.5];
     let any = |i: usize| ((i * 2_654_435_761 % 4096) as f32 - 2048.0) * 0.013;
     (0..n).map(|i| if i % 7 == 3 { odd[i / 7 % odd.len()] } else { any(i) }).collect()
 }

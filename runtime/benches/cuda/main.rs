@@ -21,8 +21,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use pam_runtime::cuda::contract::{Contraction, Kind, Shape, Strides};
-use pam_runtime::cuda::nvrtc::Nvrtc;
 use pam_runtime::cuda::machine::{download, upload};
+use pam_runtime::cuda::nvrtc::Nvrtc;
 use pam_runtime::cuda::source::{Source, sources};
 use pam_runtime::cuda::{CudaError, Device, Machine, cache};
 use spec::{DATA, Data, Random};
@@ -223,8 +223,11 @@ fn check(device: &Device, case: &Case, kind: Kind, data: Data) -> Result<usize, 
     let own = random.values(data, true, batch * rows * cols);
     let shape = shape(case, kind);
     let contraction = Contraction::new(device, shape.clone())?;
-    let (l, r, o) =
-        (upload(device, &left, "left")?, upload(device, &right, "right")?, upload(device, &own, "own")?);
+    let (l, r, o) = (
+        upload(device, &left, "left")?,
+        upload(device, &right, "right")?,
+        upload(device, &own, "own")?,
+    );
     let space = device.alloc(contraction.workspace(), "the workspace")?;
     let out = device.alloc(own.len() * 4, "out")?;
     let mut wrong = 0;

@@ -162,9 +162,8 @@ fn time(device: &Device, run: &Run, processors: f64) -> Result<(Value, f64), Cud
     // SAFETY: the buffers hold the shape's dense matrices.
     let whole = median(device, || unsafe { contraction.launch(device, at, operands) })?;
     // SAFETY: the operands were packed by the runs before.
-    let kernel = median(device, || unsafe {
-        contraction.contract(device, at, operands[2], operands[3])
-    })?;
+    let kernel =
+        median(device, || unsafe { contraction.contract(device, at, operands[2], operands[3]) })?;
     let ghz = clock(device)?;
 
     let mut got = vec![0u32; own.len()];

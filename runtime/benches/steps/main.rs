@@ -1,5 +1,5 @@
 //! Whole training steps under each policy, and single row operations: `cargo bench -p pam-runtime
-//! --bench steps [-- --python PYTHON | --profile] [-- FILTER]`.
+//! --bench steps [-- --python PYTHON | --profile | --device cuda] [-- FILTER]`.
 //!
 //! Measured are the fixtures and, where `python fixtures/make.py deit_tiny iwslt` has written them to
 //! target/models, the models at full size. Each step is executed many times on its own batch; the
@@ -7,7 +7,9 @@
 //! policy, threads, ms, ratio, arena, live, onnxruntime_ms}: the ratio is that to the native step of the
 //! same run, `arena` the bytes of intermediate values, `live` the largest sum of them that exists at
 //! the same time. With `--python` (one that has onnxruntime) the same file is timed there as well; with `--profile` it is shown instead where the
-//! time goes.
+//! time goes. With `--device cuda` [--nvrtc PATH] every step is first compared with the CPU, bit for bit
+//! over three steps, and then timed on the GPU alone. `--root DIR` says where fixtures/ lies, if not in
+//! the source that this was built from.
 
 use pam_ir::attr::Attr;
 use pam_ir::build::Builder;
@@ -20,7 +22,8 @@ use pam_ir::op::Op;
 use pam_ir::tensor::Tensor;
 use pam_ir::types::{DType, Type};
 use pam_passes::{Policy, compile, expand};
-use pam_runtime::{Executor, PlanOptions, plan};
+use pam_runtime::cuda::{Device, Machine};
+use pam_runtime::{Executor, Plan, PlanOptions, plan};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -54,6 +57,8 @@ fn main() -> Result<()> {
     // `cargo test --benches` only wants to know whether it runs.
     let mut once = false;
     let mut profile = false;
+    let (mut cuda, mut nvrtc) = (false, None);
+    let mut root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut filter = Vec::new();
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -61,11 +66,13 @@ fn main() -> Result<()> {
             "--bench" => {}
             "--test" => once = true,
             "--profile" => profile = true,
+            "--device" => cuda = words.next().as_deref() == Some("cuda"),
+            "--nvrtc" => nvrtc = words.next().map(PathBuf::from),
+            "--root" => root = words.next().ok_or("--root needs a value")?.into(),
             "--python" => python = Some(words.next().ok_or("--python needs a value")?),
             _ => filter.push(word),
         }
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
     let folder = tempfile::tempdir()?;
     let mut cases = Vec::new();
@@ -88,6 +95,9 @@ fn main() -> Result<()> {
     cases.retain(|c| filter.iter().all(|f| c.name.contains(f.as_str())));
     if once {
         cases.truncate(1);
+    }
+    if cuda {
+        return on_gpu(&cases, nvrtc.as_deref(), &target);
     }
     println!(
         "{:16} {:7} {:>7} {:>10} {:>7} {:>12} {:>10} {:>7}",
@@ -132,13 +142,76 @@ fn measure(
         let ratio = ms / *native.get_or_insert(ms);
         let report = executor.plan().report;
         let versus = reference.map_or(String::new(), |r| format!("{r:>10.3} {:>7.2}", ms / r));
-        println!("{name:16} {policy:7} {threads:>7} {ms:>10.3} {ratio:>7.2} {:>12} {versus}", report.arena);
+        println!(
+            "{name:16} {policy:7} {threads:>7} {ms:>10.3} {ratio:>7.2} {:>12} {versus}",
+            report.arena
+        );
         lines.push(serde_json::json!({
             "model": name, "policy": policy, "threads": threads, "ms": ms, "ratio": ratio,
             "arena": report.arena, "live": report.live, "onnxruntime_ms": reference,
         }));
     }
     Ok(lines)
+}
+
+/// Compares every case with the CPU and times it on the GPU.
+fn on_gpu(cases: &[Case], nvrtc: Option<&Path>, target: &Path) -> Result<()> {
+    let (mut passed, mut failed, mut lines) = (0, 0, Vec::new());
+    for Case { name, model, inputs } in cases {
+        let file = ModelFile { model: load(model)?, path: model.clone() };
+        let graph = import(&[file], &ImportOptions::default())?.graph;
+        let batch = pam_runtime::io::read(inputs)?;
+        for policy in ["approx", "exact"] {
+            let device = Device::open(0, nvrtc)?;
+            let about = (device.name()?, device.arch().to_owned());
+            let mut gpu = Executor::cuda(planned(&graph, policy)?, Box::new(device))?;
+            let mut cpu = executor(&graph, policy, 0)?;
+            let mut wrong = Vec::new();
+            for _ in 0..3 {
+                let (expected, got) = (cpu.run(&batch)?, gpu.run(&batch)?);
+                let pairs = expected.iter().zip(&got);
+                wrong
+                    .extend(pairs.filter(|((_, a), (_, b))| !same(a, b)).map(|(a, _)| a.0.clone()));
+            }
+            if wrong.is_empty() {
+                passed += 1
+            } else {
+                failed += 1
+            }
+            for output in &wrong {
+                println!("FAILED {name} {policy}: `{output}` differs from the CPU");
+            }
+            let output = gpu.plan().outputs[0].name.clone();
+            let mut times = Vec::new();
+            for _ in 0..21 {
+                let began = Instant::now();
+                gpu.step()?;
+                gpu.output(&output)?;
+                times.push(began.elapsed().as_secs_f64() * 1e3);
+            }
+            times.sort_by(f64::total_cmp);
+            let ms = times[times.len() / 2];
+            println!("{name:16} {policy:7} {ms:>10.3} ms on {}", about.0);
+            lines.push(serde_json::json!({
+                "model": name, "policy": policy, "device": about.0, "arch": about.1, "ms": ms,
+                "same_bits": wrong.is_empty(),
+            }));
+        }
+    }
+    std::fs::create_dir_all(target.join("bench"))?;
+    std::fs::write(target.join("bench/cuda_steps.json"), serde_json::to_vec_pretty(&lines)?)?;
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 { Ok(()) } else { Err("the GPU's bits are not the CPU's".into()) }
+}
+
+/// Whether two tensors have the same bits; any NaN equals any other.
+fn same(a: &Tensor, b: &Tensor) -> bool {
+    match (a.slice::<f32>(), b.slice::<f32>()) {
+        (Some(a), Some(b)) => {
+            a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan())
+        }
+        _ => a.to_le_bytes() == b.to_le_bytes(),
+    }
 }
 
 /// Prints where the time of a step goes, by op and kernel.
@@ -174,12 +247,16 @@ fn profile_of(case: &Case, threads: usize) -> Result<()> {
     Ok(())
 }
 
-fn executor(graph: &Graph, policy: &str, threads: usize) -> Result<Executor> {
+fn planned(graph: &Graph, policy: &str) -> Result<Plan> {
     let policy = Policy::preset(policy).ok_or("no such policy")?;
     let compiled = compile(graph, &policy)?;
     let certified = certify(expand(&compiled.graph)?, Target::Mixed)
         .map_err(|v| v.first().map_or(String::new(), ToString::to_string))?;
-    Ok(Executor::new(plan(&certified, PlanOptions::default())?, threads)?)
+    Ok(plan(&certified, PlanOptions::default())?)
+}
+
+fn executor(graph: &Graph, policy: &str, threads: usize) -> Result<Executor> {
+    Ok(Executor::new(planned(graph, policy)?, threads)?)
 }
 
 /// The median time of a step in milliseconds.

@@ -177,8 +177,7 @@ impl Contraction {
                 own_offsets.push(b[3]);
             }
         }
-        let partial = split
-            .then(|| (workspace.take(parts * elements * 4), parts as u32, elements));
+        let partial = split.then(|| (workspace.take(parts * elements * 4), parts as u32, elements));
         Ok(Contraction {
             works: upload(device, &works, "a contraction's table")?,
             own_offsets: upload(device, &own_offsets, "a contraction's offsets")?,

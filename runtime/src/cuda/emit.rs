@@ -192,16 +192,18 @@ pub fn program(p: &Program) -> Result<(Header, String), String> {
     }
     let list = parameters.join(", ");
     let count = p.count;
-    let text = format!(
-        "PAM_KERNEL @({list}) {{\n{before}  PAM_EACH(n, {count}ull) {{\n{body}  }}\n}}"
-    );
+    let text =
+        format!("PAM_KERNEL @({list}) {{\n{before}  PAM_EACH(n, {count}ull) {{\n{body}  }}\n}}");
     Ok((header, text))
 }
+
+/// Operands and how they are read.
+type Walks<'p> = Vec<(usize, &'p Strided)>;
 
 /// Declares for each operand that is read along strides where its element lies.
 fn places(p: &Program, body: &mut String) {
     // Operands with the same dimensions share the digits of the element's number.
-    let mut shared: Vec<(&[usize], Vec<(usize, &Strided)>)> = Vec::new();
+    let mut shared: Vec<(&[usize], Walks<'_>)> = Vec::new();
     for (i, operand) in p.operands.iter().enumerate() {
         if let Access::Walk(walk) = &operand.access {
             match shared.iter_mut().find(|(dims, _)| *dims == walk.dims.as_slice()) {

@@ -6,17 +6,17 @@
 //! context, its streams and the loaded kernels, and is one [`Machine`]; the tests have another that
 //! runs the same sources on the CPU.
 //!
-//! [`backend`] runs a whole plan: `lower` turns each step into orders ([`order`]), [`contract`] and
-//! `conv` plan contractions, [`emit`] writes the kernels that are particular to a plan. The orders are
-//! recorded once for each half of the state and replayed.
+//! [`backend`] runs a whole plan: `lower` turns each step into orders ([`order`]), [`contract`]
+//! plans contractions, [`emit`] writes the kernels that are particular to a plan. The orders are
+//! recorded once for each half of the state and replayed. [`audit`] looks at the machine code.
 //!
 //! Every kernel gives the bits that `docs/numerics.md` specifies, whatever the device. Only native
 //! arithmetic, where a policy leaves some, is as exact as the device's own functions are.
 
+pub mod audit;
 mod backend;
 pub mod cache;
 pub mod contract;
-mod conv;
 pub mod device;
 pub mod emit;
 mod lower;
@@ -45,8 +45,8 @@ pub enum CudaError {
     },
     /// libnvrtc is in none of the usual places.
     #[error(
-        "libnvrtc was not found in {searched}; pass --nvrtc PATH, or \
-         `pip install nvidia-cuda-nvrtc`"
+        "libnvrtc was not found in {}; pass --nvrtc PATH, or `pip install nvidia-cuda-nvrtc`",
+        if searched.is_empty() { "any of the usual places" } else { searched.as_str() }
     )]
     NoNvrtc {
         /// Where it was looked for.
@@ -85,6 +85,9 @@ pub enum CudaError {
     /// Something that the kernels cannot compute.
     #[error("{0}; use --device cpu")]
     Unsupported(String),
+    /// The kernels cannot be audited.
+    #[error("{0}")]
+    Audit(String),
     /// Any other error of the driver.
     #[error("CUDA driver: {0}")]
     Driver(String),

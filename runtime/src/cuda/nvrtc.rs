@@ -227,7 +227,8 @@ fn subfolders(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     found
 }
 
-fn usual_folders() -> Vec<PathBuf> {
+/// The folders of libraries in which CUDA's usually lie.
+pub(super) fn usual_folders() -> Vec<PathBuf> {
     let mut folders = Vec::new();
     let mut roots: Vec<PathBuf> =
         ["CUDA_HOME", "CUDA_PATH"].iter().filter_map(std::env::var_os).map(PathBuf::from).collect();

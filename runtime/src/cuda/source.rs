@@ -53,11 +53,7 @@ pub fn sources() -> Vec<Source> {
         ),
         Source::fixed("contract.cu", kernels!("contract.cu"), &["pam_contract", "pam_chunk_sum"]),
         Source::fixed("grad.cu", kernels!("grad.cu"), &["pam_contract_grad"]),
-        Source::fixed(
-            "conv.cu",
-            kernels!("conv.cu"),
-            &["pam_facts", "pam_narrow", "pam_conv"],
-        ),
+        Source::fixed("conv.cu", kernels!("conv.cu"), &["pam_facts", "pam_narrow", "pam_conv"]),
         Source::fixed(
             "reduce.cu",
             kernels!("reduce.cu"),

@@ -150,11 +150,7 @@ impl Executor {
     ///
     /// # Panics
     /// Where there is no such position.
-    pub fn feed(
-        &mut self,
-        input: usize,
-        mut write: impl FnMut(&mut [u8]),
-    ) -> Result<(), RunError> {
+    pub fn feed(&mut self, input: usize, mut write: impl FnMut(&mut [u8])) -> Result<(), RunError> {
         let view = self.plan.inputs[input].view;
         let now = self.now();
         self.backend.write(view, now, &mut write)?;

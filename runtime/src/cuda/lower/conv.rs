@@ -4,11 +4,11 @@
 //! turns it into an offset in the image, or into nothing outside the image and between the elements of
 //! a dilated input. Several images are taken together where one has few windows.
 
-use super::CudaError;
-use super::contract::{BIAS, CHUNK};
-use super::emit::{Header, number};
-use super::lower::{Builder, small};
-use super::order::{Order, Word};
+use super::super::CudaError;
+use super::super::contract::{BIAS, CHUNK};
+use super::super::emit::{Header, number};
+use super::super::order::{Order, Word};
+use super::{Builder, small};
 use crate::steps::contract::Conv;
 use pam_ir::types::DType;
 use pam_kernels::contract::{Arithmetic, ConvShape, Spatial};
@@ -254,11 +254,8 @@ fn product(
     }
     // A window that leaves the image meets zeros there.
     let padded = [deep, high, wide].iter().any(|a| map(a, 1).contains(&NOWHERE));
-    let partial = if split {
-        Word::Work(b.space.take((parts * elements * 4) as u64))
-    } else {
-        Word::Out(0)
-    };
+    let partial =
+        if split { Word::Work(b.space.take((parts * elements * 4) as u64)) } else { Word::Out(0) };
     let args = vec![
         planes,
         Word::U64(plane_stride as u64),
@@ -283,8 +280,7 @@ fn product(
     let grid = (columns.div_ceil(EDGE) as u32, p, works.len() as u32);
     b.launch("pam_conv", grid, args);
     if split {
-        let args =
-            vec![partial, Word::Out(0), Word::U64(elements as u64), Word::U32(parts as u32)];
+        let args = vec![partial, Word::Out(0), Word::U64(elements as u64), Word::U32(parts as u32)];
         b.launch("pam_chunk_sum", (small(elements, "a tensor")?.div_ceil(256), 1, 1), args);
     }
     Ok(())
