@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 type Call = unsafe extern "C" fn(*const u64, *const u32, u32, u32);
 
@@ -22,6 +22,9 @@ enum Work {
     Copy { from: u64, to: u64, bytes: usize },
 }
 
+/// The shim runs one kernel at a time in a process, so that one test at a time has kernels.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// Kernels compiled so far; plans share them.
 pub struct Kernels {
     folder: tempfile::TempDir,
@@ -31,6 +34,8 @@ pub struct Kernels {
     generated: RefCell<Vec<Source>>,
     /// Launches alternate between both orders of threads, since no order may show.
     turn: Cell<bool>,
+    /// The last to go, when the libraries are closed.
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Kernels {
@@ -42,6 +47,7 @@ impl Kernels {
             libraries: RefCell::default(),
             generated: RefCell::default(),
             turn: Cell::new(false),
+            _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner),
         };
         for (name, text) in HEADERS {
             std::fs::write(kernels.folder.path().join(name), text).unwrap();

@@ -1,8 +1,11 @@
 //! Offsets: where in one block of memory each buffer lies while it lives.
 //!
-//! Buffers come and go in the order of the steps. Each takes the smallest free gap that holds it,
-//! gaps beside each other are joined, and the block grows only where no gap fits. All of it is
-//! n·log n in the number of buffers.
+//! Two ways are tried, and the smaller block is taken. In the one, buffers come and go in the order of
+//! the steps: each takes the smallest free gap that holds it, gaps beside each other are joined, and the
+//! block grows only where no gap fits; that is n·log n in the number of buffers. In the other, which is
+//! quadratic and therefore kept to plans of moderate length, the largest buffer is placed first and each
+//! at the lowest offset that is free while it lives (Pisarchyk & Lee, "Efficient memory management for
+//! deep neural net inference", 2020, greedy by size).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,11 +40,54 @@ pub fn aligned(bytes: usize) -> Option<usize> {
     bytes.checked_next_multiple_of(ALIGN)
 }
 
+/// The most buffers that are laid out by size as well.
+const MODERATE: usize = 6000;
+
 /// Lays buffers out.
 ///
 /// # Errors
 /// `None` where the sizes add up to more than memory can address.
 pub fn layout(buffers: &[Lifetime]) -> Option<Layout> {
+    let by_time = by_time(buffers)?;
+    if buffers.len() > MODERATE || by_time.peak == by_time.live {
+        return Some(by_time);
+    }
+    let (offsets, peak) = by_size(buffers)?;
+    let live = by_time.live;
+    Some(if peak < by_time.peak { Layout { offsets, peak, live } } else { by_time })
+}
+
+/// Offsets and the size of the block, the largest buffer placed first.
+fn by_size(buffers: &[Lifetime]) -> Option<(Vec<usize>, usize)> {
+    let mut order: Vec<usize> = (0..buffers.len()).filter(|&i| buffers[i].bytes > 0).collect();
+    order.sort_by_key(|&i| (std::cmp::Reverse(buffers[i].bytes), buffers[i].first, i));
+    let mut offsets = vec![0; buffers.len()];
+    // By offset, so that gaps are met in order.
+    let mut placed: Vec<(usize, usize, Lifetime)> = Vec::with_capacity(order.len());
+    let mut peak = 0usize;
+    for i in order {
+        let b = Lifetime { last: buffers[i].last.max(buffers[i].first), ..buffers[i] };
+        let size = aligned(b.bytes)?;
+        let mut at = 0;
+        for &(start, end, other) in &placed {
+            if other.first <= b.last && b.first <= other.last {
+                if start >= at && start - at >= size {
+                    break;
+                }
+                at = at.max(end);
+            }
+        }
+        let end = at.checked_add(size)?;
+        let position = placed.partition_point(|p| p.0 <= at);
+        placed.insert(position, (at, end, b));
+        offsets[i] = at;
+        peak = peak.max(end);
+    }
+    Some((offsets, peak))
+}
+
+/// The layout in the order of the steps.
+fn by_time(buffers: &[Lifetime]) -> Option<Layout> {
     let mut order: Vec<usize> = (0..buffers.len()).collect();
     // Of the buffers that begin together the larger goes first: it has fewer gaps to choose from.
     order.sort_by_key(|&i| (buffers[i].first, std::cmp::Reverse(buffers[i].bytes), i));

@@ -11,7 +11,8 @@
 //! 5. lays the arena out by lifetime ([`arena`]),
 //! 6. resolves every operand of every step to an offset.
 //!
-//! All of it is linear in the number of nodes, or n·log n. Nothing is decided while running.
+//! All of it is linear in the number of nodes, or n·log n, but for the second way of laying out an arena,
+//! which long plans do without. Nothing is decided while running.
 
 pub mod alias;
 pub mod arena;
