@@ -288,3 +288,36 @@ fn an_index_out_of_range_is_named_and_changes_nothing() {
     assert_eq!(e.output("n").unwrap(), expected);
     assert_eq!(e.value("w").unwrap(), expected);
 }
+
+#[test]
+fn inputs_keep_their_values_whichever_half_of_the_state_is_read() {
+    let text = "graph g {\nin w: f32[2]\nin a: f32[2]\nin b: f32[2]\ns: f32[2] = Sub(a, b)\n\
+                n: f32[2] = Add(w, s)\nc: f32[2] = Neg(b)\nout n = n\nout a = a\nout c = c\n\
+                bind n -> w\n}";
+    let graph = parse(text, &[]).unwrap_or_else(|e| panic!("{e}"));
+    let certified = certify(graph, Target::Mixed).unwrap();
+    let kernels = Kernels::new();
+    let plan = || plan(&certified, PlanOptions::default()).unwrap();
+    let mut cpu = Executor::new(plan(), 1).unwrap();
+    let mut device = Executor::cuda(plan(), Box::new(Emulator::new(&kernels))).unwrap();
+    let vector = |x: f32| Tensor::new([2], vec![x, 2.0 * x]);
+    for step in 0..9u8 {
+        for e in [&mut cpu, &mut device] {
+            let mut set = |name, every: u8| {
+                if step % every == 0 {
+                    e.set(name, &vector(f32::from(step) + f32::from(every))).unwrap();
+                }
+            };
+            // The state is overwritten once, in the middle.
+            set("w", 5);
+            set("a", 1);
+            set("b", 3);
+            match step % 4 {
+                3 => e.evaluate().unwrap(),
+                _ => e.step().unwrap(),
+            }
+        }
+        assert_eq!(cpu.outputs().unwrap(), device.outputs().unwrap(), "step {step}");
+        assert_eq!(cpu.value("w").unwrap(), device.value("w").unwrap(), "step {step}");
+    }
+}

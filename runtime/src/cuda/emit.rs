@@ -121,7 +121,8 @@ pub fn code(dtype: DType) -> u32 {
 }
 
 /// The text of a program and the header it needs. Its parameters are the operands that are not
-/// overwritten, then the results.
+/// overwritten, the results, and the number of elements; only where an operand is read along strides does
+/// the text depend on sizes.
 ///
 /// # Errors
 /// Names the op that has no device form.
@@ -190,10 +191,9 @@ pub fn program(p: &Program) -> Result<(Header, String), String> {
     for k in 0..p.outs.len() {
         let _ = writeln!(body, "    *elem(o{k}, n) = y{k};");
     }
+    parameters.push("u32 count".to_owned());
     let list = parameters.join(", ");
-    let count = p.count;
-    let text =
-        format!("PAM_KERNEL @({list}) {{\n{before}  PAM_EACH(n, {count}ull) {{\n{body}  }}\n}}");
+    let text = format!("PAM_KERNEL @({list}) {{\n{before}  PAM_EACH(n, count) {{\n{body}  }}\n}}");
     Ok((header, text))
 }
 

@@ -93,12 +93,12 @@ impl Lowering<'_> {
         let out = bytes(0);
         match &step.kernel {
             Kernel::Program(p) => {
-                small(p.count, "an elementwise program")?;
+                let count = Word::U32(small(p.count, "an elementwise program")?);
                 let (header, text) = program(p).map_err(CudaError::Unsupported)?;
                 let kernel = b.emit(header, text);
                 let direct = |i: &usize| step.ins[*i].is_some();
                 let ins = (0..p.operands.len()).filter(direct).map(Word::In);
-                let args = ins.chain((0..p.outs.len()).map(Word::Out)).collect();
+                let args = ins.chain((0..p.outs.len()).map(Word::Out)).chain([count]).collect();
                 b.each(kernel, p.count, args);
             }
             Kernel::Matmul(m) => contract::matmul(&mut b, m, out)?,
