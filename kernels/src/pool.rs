@@ -28,6 +28,15 @@ impl Pool {
         self.threads
     }
 
+    /// Runs something on a thread of the pool, so that dividing work inside of it wakes nobody who is
+    /// not needed and switches no threads.
+    pub fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        match &self.pool {
+            None => f(),
+            Some(pool) => pool.install(f),
+        }
+    }
+
     /// Runs both, perhaps at the same time.
     pub fn join<A: Send, B: Send>(
         &self,

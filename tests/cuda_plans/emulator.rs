@@ -284,6 +284,7 @@ impl Machine for Emulator {
         *self.recording.borrow_mut() = Some(Vec::new());
         work()?;
         let list = self.recording.borrow_mut().take().unwrap_or_default();
+        assert!(!list.is_empty(), "a driver refuses to record nothing");
         Ok(Box::new(Recorded { list, kernels: self.kernels.clone() }))
     }
 

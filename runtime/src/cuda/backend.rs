@@ -22,6 +22,9 @@ const ALIGN: usize = 256;
 /// A step that has met no index out of range.
 const NO_FAULT: u64 = u64::MAX;
 
+/// What was recorded; nothing for an empty list, which a device refuses.
+type Recorded = Option<Box<dyn Recording>>;
+
 /// An input that is not state: its bytes, and which of its two copies on the device hold them.
 struct Mirror {
     bytes: Vec<u8>,
@@ -50,9 +53,9 @@ pub(crate) struct Backend {
     /// One word a step that can fault, and the number of the run.
     words: Buffer,
     faulting: Vec<(usize, usize)>,
-    /// For either half of the state: the steps, and the copies that carry state.
-    recordings: [Box<dyn Recording>; 2],
-    carries: [Box<dyn Recording>; 2],
+    /// For either half of the state: the steps, and the copies that carry state, if there are any.
+    recordings: [Recorded; 2],
+    carries: [Recorded; 2],
     /// Whether the faults of the last run have been looked at.
     checked: Cell<bool>,
 }
@@ -101,7 +104,8 @@ impl Backend {
                 }
                 Ok(())
             };
-            let steps = machine.record(&mut give)?;
+            let some = plan.steps.iter().any(|s| !s.outs.is_empty());
+            let steps = some.then(|| machine.record(&mut give)).transpose()?;
             let mut carry = || {
                 for (from, to) in &plan.carry {
                     // SAFETY: the plan has laid both out, and state never overlaps its source.
@@ -109,7 +113,8 @@ impl Backend {
                 }
                 Ok(())
             };
-            let carry = machine.record(&mut carry)?;
+            let some = plan.carry.iter().any(|c| c.1.bytes > 0);
+            let carry = some.then(|| machine.record(&mut carry)).transpose()?;
             Ok::<_, CudaError>((steps, carry))
         };
         let (even, odd) = (half(0)?, half(1)?);
@@ -239,9 +244,9 @@ impl crate::exec::Backend for Backend {
         words[0] = run;
         // SAFETY: the range is the buffer's, and no run is under way.
         unsafe { self.machine.write(self.words.address(), bytemuck::cast_slice(&words)) }?;
-        self.recordings[parity].replay()?;
-        if carry {
-            self.carries[parity].replay()?;
+        let carry = if carry { self.carries[parity].as_ref() } else { None };
+        for recorded in self.recordings[parity].iter().chain(carry) {
+            recorded.replay()?;
         }
         self.checked.set(false);
         Ok(())

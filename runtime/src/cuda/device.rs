@@ -226,8 +226,10 @@ impl Machine for Device {
     unsafe fn write(&self, address: u64, bytes: &[u8]) -> Result<(), CudaError> {
         if !bytes.is_empty() {
             self.context.bind_to_thread()?;
-            // SAFETY: the caller vouches for the range.
-            unsafe { result::memcpy_htod_sync(address, bytes) }?;
+            // In stream order, since the stream does not wait for the default stream's copies.
+            // SAFETY: the caller vouches for the range; the bytes stay until the copy is over.
+            unsafe { result::memcpy_htod_async(address, bytes, self.stream.cu_stream()) }?;
+            self.stream.synchronize()?;
         }
         Ok(())
     }

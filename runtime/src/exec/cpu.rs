@@ -62,31 +62,11 @@ impl Backend for Cpu {
     }
 
     fn start(&mut self, plan: &Plan, parity: usize, run: u64, carry: bool) -> Result<(), RunError> {
-        for (s, step) in plan.steps.iter().enumerate() {
-            let began = self.times.is_some().then(Instant::now);
-            let at = |v: &View| (offset(v, parity), v.bytes);
-            let ranges: SmallVec<[(usize, usize); memory::MAX_OUTS]> =
-                step.outs.iter().map(at).collect();
-            let (outs, rest) = split(self.memory.bytes_mut(), &ranges);
-            let read = |v: &Option<View>| match v {
-                Some(v) => read(&rest, &plan.constants, *v, parity),
-                None => &[],
-            };
-            let mut io = Io {
-                ins: step.ins.iter().map(read).collect(),
-                outs,
-                scratch: self.scratch.bytes_mut(),
-                pool: &self.pool,
-                run,
-            };
-            step.kernel.run(&mut io).map_err(|reason| plan.fault(s, reason))?;
-            if let (Some(began), Some(times)) = (began, &mut self.times) {
-                times[s] += began.elapsed();
-            }
-        }
+        let Cpu { memory, scratch, pool, times } = self;
+        // The whole run is one task, so that its steps need not be handed over one by one.
+        pool.run(|| steps(plan, parity, run, memory, scratch, pool, times.as_deref_mut()))?;
         for (from, to) in plan.carry.iter().filter(|_| carry) {
-            let (mut outs, rest) =
-                split(self.memory.bytes_mut(), &[(offset(to, parity), to.bytes)]);
+            let (mut outs, rest) = split(memory.bytes_mut(), &[(offset(to, parity), to.bytes)]);
             outs[0].copy_from_slice(read(&rest, &plan.constants, *from, parity));
         }
         Ok(())
@@ -103,6 +83,36 @@ impl Backend for Cpu {
     fn times(&self) -> &[Duration] {
         self.times.as_deref().unwrap_or_default()
     }
+}
+
+/// Runs all steps in order.
+fn steps(
+    plan: &Plan,
+    parity: usize,
+    run: u64,
+    memory: &mut Memory,
+    scratch: &mut Memory,
+    pool: &Pool,
+    mut times: Option<&mut [Duration]>,
+) -> Result<(), RunError> {
+    for (s, step) in plan.steps.iter().enumerate() {
+        let began = times.is_some().then(Instant::now);
+        let at = |v: &View| (offset(v, parity), v.bytes);
+        let ranges: SmallVec<[(usize, usize); memory::MAX_OUTS]> =
+            step.outs.iter().map(at).collect();
+        let (outs, rest) = split(memory.bytes_mut(), &ranges);
+        let read = |v: &Option<View>| match v {
+            Some(v) => read(&rest, &plan.constants, *v, parity),
+            None => &[],
+        };
+        let ins = step.ins.iter().map(read).collect();
+        let mut io = Io { ins, outs, scratch: scratch.bytes_mut(), pool, run };
+        step.kernel.run(&mut io).map_err(|reason| plan.fault(s, reason))?;
+        if let (Some(began), Some(times)) = (began, &mut times) {
+            times[s] += began.elapsed();
+        }
+    }
+    Ok(())
 }
 
 /// Where in memory a view lies that is not a constant.

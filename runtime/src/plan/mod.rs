@@ -19,20 +19,21 @@ pub mod arena;
 pub mod draft;
 pub mod group;
 pub mod movement;
+mod places;
 pub mod pointwise;
 
 use crate::error::{PlanError, RunError};
 use crate::steps::Kernel;
 use crate::steps::contract::{self, Layout};
 use alias::Aliases;
-use arena::{Lifetime, aligned, layout};
 use draft::Draft;
 use group::{Group, group};
 use pam_ir::certify::Certified;
-use pam_ir::graph::{Graph, Node, NodeId, Source, ValueId};
+use pam_ir::graph::{Graph, Node, NodeId, ValueId};
 use pam_ir::op::{Level, Op};
 use pam_ir::tensor::Tensor;
 use pam_ir::types::Type;
+use places::Addresses;
 use pointwise::Literals;
 use std::collections::HashMap;
 
@@ -353,96 +354,6 @@ impl<'g> Planner<'g> {
         last
     }
 
-    /// Decides where every root lives.
-    fn memory(
-        &self,
-        sketches: &mut [Sketch],
-        last: &[Option<usize>],
-        options: PlanOptions,
-    ) -> Result<Addresses, PlanError> {
-        let graph = self.graph;
-        let end = sketches.len();
-        let mut buffer_of: HashMap<ValueId, usize> = HashMap::new();
-        let mut buffers: Vec<Lifetime> = Vec::new();
-        for (s, sketch) in sketches.iter_mut().enumerate() {
-            sketch.in_place.clear();
-            let mut taken: Vec<ValueId> = Vec::new();
-            for store in &sketch.stores {
-                let mut overwritten = None;
-                if let Some(v) = store.filter(|v| !self.next.contains_key(v)) {
-                    let kept = self.kept[v.index()];
-                    let until = if kept { end } else { last[v.index()].unwrap_or(s).max(s) };
-                    let ends_here = |root: &ValueId| {
-                        options.in_place
-                            && buffer_of.contains_key(root)
-                            && !self.kept[root.index()]
-                            && last[root.index()] == Some(s)
-                            && !taken.contains(root)
-                    };
-                    overwritten = sketch.draft.as_ref().and_then(|d| {
-                        d.overwritable(v, graph.ty(v).bytes(), &sketch.stores, ends_here)
-                    });
-                    let buffer = match overwritten {
-                        Some(r) => {
-                            let root = sketch.draft.as_ref().map(|d| d.reads[r].root);
-                            let root = root.unwrap_or(v);
-                            taken.push(root);
-                            buffer_of[&root]
-                        }
-                        None => {
-                            let bytes = graph.ty(v).bytes();
-                            buffers.push(Lifetime { bytes, first: s, last: s });
-                            buffers.len() - 1
-                        }
-                    };
-                    buffers[buffer].last = until;
-                    buffer_of.insert(v, buffer);
-                }
-                sketch.in_place.push(overwritten);
-            }
-        }
-        let arena = layout(&buffers).ok_or(PlanError::TooLarge)?;
-        let mut at = arena.peak;
-        let mut take = |bytes: usize| {
-            let offset = at;
-            at = at.checked_add(aligned(bytes)?)?;
-            Some(offset)
-        };
-        let mut places: HashMap<ValueId, Place> = HashMap::new();
-        for (&v, &b) in &buffer_of {
-            places.insert(v, Place::At(arena.offsets[b]));
-        }
-        let mut halves = Vec::with_capacity(self.bindings.len());
-        for &(old, _) in &self.bindings {
-            let mut half = || take(graph.ty(old).bytes()).ok_or(PlanError::TooLarge);
-            halves.push([half()?, half()?]);
-        }
-        let state: usize = at - arena.peak;
-        let mut take = |bytes: usize| {
-            let offset = at;
-            at = at.checked_add(aligned(bytes)?)?;
-            Some(offset)
-        };
-        for &v in &graph.inputs {
-            let place = match self.state.get(&v) {
-                Some(&i) => Place::Swap(halves[i]),
-                None => Place::At(take(graph.ty(v).bytes()).ok_or(PlanError::TooLarge)?),
-            };
-            places.insert(v, place);
-        }
-        for (&v, &i) in &self.next {
-            places.insert(v, Place::Swap([halves[i][1], halves[i][0]]));
-        }
-        let report = MemoryReport {
-            arena: arena.peak,
-            live: arena.live,
-            inputs: at - arena.peak - state,
-            state,
-            ..MemoryReport::default()
-        };
-        Ok(Addresses { places, halves, constants: Vec::new(), memory: at, report })
-    }
-
     fn step(&self, sketch: Sketch, memory: &mut Addresses) -> Result<Step, PlanError> {
         let graph = self.graph;
         let node = graph.node(sketch.node);
@@ -472,47 +383,6 @@ impl<'g> Planner<'g> {
                 .map_err(|reason| unsupported(node, reason))?,
         };
         Ok(Step { kernel, ins: ins.into(), outs: outs.into(), node: sketch.node })
-    }
-
-    /// The view of part of a root.
-    fn view(
-        &self,
-        (root, offset, bytes): (ValueId, usize, usize),
-        memory: &mut Addresses,
-    ) -> Result<View, PlanError> {
-        let place = match memory.places.get(&root) {
-            Some(&place) => place,
-            None => {
-                let index = memory.constants.len() as u32;
-                memory.constants.push(self.constant(root)?);
-                let place = Place::Constant { index, offset: 0 };
-                memory.places.insert(root, place);
-                place
-            }
-        };
-        let place = match place {
-            Place::At(at) => Place::At(at + offset),
-            Place::Swap([even, odd]) => Place::Swap([even + offset, odd + offset]),
-            Place::Constant { index, offset: at } => Place::Constant { index, offset: at + offset },
-        };
-        Ok(View { place, bytes })
-    }
-
-    /// The elements of a root that is known now: a constant, a literal, or what depends on shapes
-    /// only.
-    fn constant(&self, root: ValueId) -> Result<Tensor, PlanError> {
-        let Some(value) = self.graph.values.get(root.index()) else {
-            return Ok(self.literals.tensors[root.index() - self.graph.values.len()].clone());
-        };
-        match (value.source, &value.data) {
-            (Source::Constant, Some(data)) => Ok(data.clone()),
-            (Source::Node { node, .. }, _) if value.ty.elements() > 0 => {
-                let node = self.graph.node(node);
-                crate::steps::source::evaluate(self.graph, node)
-                    .map_err(|reason| unsupported(node, reason))
-            }
-            _ => Ok(Tensor::zeros(&value.ty)),
-        }
     }
 
     fn finish(
@@ -565,13 +435,4 @@ impl<'g> Planner<'g> {
             nodes: graph.nodes.iter().map(|n| (n.name.clone(), n.op.onnx_name())).collect(),
         })
     }
-}
-
-/// Where the roots live.
-struct Addresses {
-    places: HashMap<ValueId, Place>,
-    halves: Vec<[usize; 2]>,
-    constants: Vec<Tensor>,
-    memory: usize,
-    report: MemoryReport,
 }
