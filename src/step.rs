@@ -93,8 +93,8 @@ impl Step {
     }
 
     /// The certified graph; a failure that lists the violations otherwise.
-    pub fn certified(self, path: &Path) -> Result<Certified, Failure> {
-        self.verdict.map_err(|violations| refutation(path, &violations))
+    pub fn certified(&self, path: &Path) -> Result<&Certified, Failure> {
+        self.verdict.as_ref().map_err(|violations| refutation(path, violations))
     }
 }
 
@@ -119,7 +119,7 @@ pub fn certified(source: &Source, args: &PolicyArgs) -> Result<Certified, Failur
     let Some(stated) = source.stated_target() else {
         let step = Step::compile(source, policy(args)?)?;
         step.warn();
-        return step.certified(source.path());
+        return step.verdict.map_err(|violations| refutation(source.path(), &violations));
     };
     let path = source.path();
     if !args.is_default() {
@@ -135,7 +135,7 @@ pub fn certified(source: &Source, args: &PolicyArgs) -> Result<Certified, Failur
 }
 
 /// Plans a certified graph, its native composites expanded.
-pub fn plan_of(path: &Path, certified: Certified) -> Result<Plan, Failure> {
+pub fn plan_of(path: &Path, certified: &Certified) -> Result<Plan, Failure> {
     let target = certified.target();
     let expanded =
         expand(certified.graph()).map_err(|e| Failure::compile(path, certified.graph(), &e))?;
@@ -146,7 +146,7 @@ pub fn plan_of(path: &Path, certified: Certified) -> Result<Plan, Failure> {
 /// An executor on the device asked for.
 pub fn executor(
     path: &Path,
-    certified: Certified,
+    certified: &Certified,
     device: &crate::args::Device,
 ) -> Result<Executor, Failure> {
     let fail = |e: &dyn Display| Failure::new(format!("--device {}: {e}", device.device));
@@ -174,7 +174,8 @@ pub fn executor(
 /// The graph of a source under the native policy, certified as such.
 pub fn native(source: &Source) -> Result<Certified, Failure> {
     let policy = Policy::preset("native").expect("native is a preset");
-    Step::compile(source, policy)?.certified(source.path())
+    let step = Step::compile(source, policy)?;
+    step.verdict.map_err(|violations| refutation(source.path(), &violations))
 }
 
 /// The number of nodes and constants that folding computed, as metadata and reports state it.

@@ -21,12 +21,12 @@ pub fn compare(args: &Compare) -> Result<ExitCode, Failure> {
     let named = args.inputs.as_deref().unwrap_or(path);
     let reference = match args.engine {
         Engine::Runtime => {
-            let mut executor = executor(path, native(&source)?, &args.device)?;
+            let mut executor = executor(path, &native(&source)?, &args.device)?;
             executor.run(&values).map_err(|e| Failure::file(named, e))?
         }
         Engine::Tract => tract(&source, &values)?,
     };
-    let mut executor = executor(path, certified(&source, &args.policy)?, &args.device)?;
+    let mut executor = executor(path, &certified(&source, &args.policy)?, &args.device)?;
     let rewritten = executor.run(&values).map_err(|e| Failure::file(named, e))?;
     let width = rewritten.iter().map(|(n, _)| n.chars().count()).max().unwrap_or(0).max(6);
     if !args.volume.quiet {

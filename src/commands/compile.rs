@@ -71,7 +71,9 @@ pub fn report_files(
     if report_paths(args).is_empty() {
         return Ok(files);
     }
-    report.audit_kernels();
+    if report.kernels.is_empty() {
+        report.audit_kernels();
+    }
     if let Some(path) = &args.report {
         let mut json = serde_json::to_vec_pretty(report).map_err(|e| Failure::file(path, e))?;
         json.push(b'\n');

@@ -1,13 +1,12 @@
 //! `pam-compile run`: execute once.
 
-use super::compile::{report_files, report_paths};
+use super::compile::report_paths;
+use super::prepare;
 use crate::args::Run;
 use crate::failure::Failure;
 use crate::output::{check_paths, say};
-use crate::report::json::Report;
 use crate::source::{Source, Tolerance, input_values};
-use crate::step::{Step, certified, executor, policy, refutation};
-use pam_runtime::io::{npz, write_together};
+use pam_runtime::io::npz;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,21 +18,7 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
     check_paths(&inputs, &[&[args.outputs.as_path()], &reports[..]].concat())?;
     let source = Source::read(&args.input, Tolerance::default())?;
     let path = source.path();
-    let certified = if reports.is_empty() {
-        certified(&source, &args.policy)?
-    } else {
-        let step = Step::compile(&source, policy(&args.policy)?)?;
-        let mut report = Report::of(&source, &step, None);
-        let files = report_files(&args.report, &mut report, &source, &step)?;
-        if let Err(violations) = &step.verdict {
-            write_together(&files)?;
-            return Err(refutation(path, violations));
-        }
-        write_together(&files)?;
-        step.certified(path)?
-    };
-    let target = certified.target().name();
-    let mut executor = executor(path, certified, &args.device)?;
+    let (mut executor, target) = prepare(&source, &args.policy, &args.report, &args.device)?;
     let values = input_values(args.inputs.as_ref())?;
     let named = args.inputs.as_deref().unwrap_or(path);
     let outputs = executor.run(&values).map_err(|e| Failure::file(named, e))?;

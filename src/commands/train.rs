@@ -1,13 +1,11 @@
 //! `pam-compile train`: the training loop.
 
-use super::compile::{report_files, report_paths};
+use super::compile::report_paths;
+use super::prepare;
 use crate::args::{Course, Train};
 use crate::failure::Failure;
 use crate::output::{check_paths, say};
-use crate::report::json::Report;
 use crate::source::{Source, Tolerance};
-use crate::step::{Step, certified, executor, policy, refutation};
-use pam_runtime::io::write_together;
 use pam_runtime::train::{Bar, Dataset, Progress, Schedule, Shape, Silent, TrainOptions};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,25 +32,13 @@ pub fn train(args: &Train) -> Result<ExitCode, Failure> {
             format!("has the symbolic dimensions {}; give each with --dim", dims.join(", "));
         return Err(Failure::file(path, reason));
     }
-    let certified = if report_paths(&args.report).is_empty() {
-        certified(&source, &args.policy)?
-    } else {
-        let step = Step::compile(&source, policy(&args.policy)?)?;
-        let mut report = Report::of(&source, &step, None);
-        write_together(&report_files(&args.report, &mut report, &source, &step)?)?;
-        match &step.verdict {
-            Ok(_) => step.certified(path)?,
-            Err(violations) => return Err(refutation(path, violations)),
-        }
-    };
-    if certified.graph().bindings.is_empty() {
+    let (mut executor, target) = prepare(&source, &args.policy, &args.report, &args.device)?;
+    if executor.plan().inputs.iter().all(|i| i.bound_to.is_none()) {
         let reason = "carries no state from step to step, so nothing is trained; bind outputs to \
                       inputs with --bind OUT=IN";
         return Err(Failure::file(path, reason));
     }
-    let target = certified.target().name();
     let data = Dataset::read(&args.data)?;
-    let mut executor = executor(path, certified, &args.device)?;
     let is_input = |name: &&str| executor.plan().inputs.iter().any(|i| i.name == *name);
     let lr_input = args.lr_input.clone().unwrap_or_else(|| {
         ["lr", "learning_rate"].into_iter().find(is_input).unwrap_or("lr").to_owned()

@@ -11,8 +11,11 @@ use pam_ir::op::Op;
 use pam_ir::role::{Component, Role};
 use pam_kernels::audit::{AUDITED_BY, KernelAudit, audit_self};
 use pam_passes::Policy;
+use pam_runtime::cuda::audit::audit as audit_sources;
+use pam_runtime::cuda::source::Source as KernelSource;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// The version of the schema.
 pub const SCHEMA: u32 = 1;
@@ -267,6 +270,18 @@ impl Report {
     pub fn audit_kernels(&mut self) {
         let kernels = audit_self().unwrap_or_default();
         self.kernels = kernels.iter().map(|k| Kernel::of(k, "cpu", AUDITED_BY)).collect();
+    }
+
+    /// Adds the audit of the kernels that a plan runs on a device. Without a disassembler nothing is
+    /// claimed of them, and a warning says so.
+    pub fn audit_device(&mut self, arch: &str, sources: &[KernelSource], nvrtc: Option<&Path>) {
+        match audit_sources(sources, arch, nvrtc) {
+            Ok((kernels, auditor)) => {
+                let backend = format!("cuda {arch}");
+                self.kernels.extend(kernels.iter().map(|k| Kernel::of(k, &backend, &auditor)));
+            }
+            Err(e) => eprintln!("warning: the report says nothing of the CUDA kernels: {e}"),
+        }
     }
 }
 

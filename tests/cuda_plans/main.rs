@@ -68,6 +68,8 @@ fn every_fixture_has_the_bits_of_the_cpu() {
         let machine = Box::new(Emulator::new(&kernels));
         let mut device = Executor::cuda(planned(&graph, policy), machine).unwrap();
         let compiled = began.elapsed();
+        let (_, sources) = device.kernels().expect("a device has kernels");
+        assert!(sources.iter().any(|s| s.name.starts_with("plan_")), "{name}: none are generated");
         for step in 0..STEPS {
             let (expected, got) = (cpu.run(&inputs).unwrap(), device.run(&inputs).unwrap());
             for ((output, expected), (_, got)) in expected.iter().zip(&got) {

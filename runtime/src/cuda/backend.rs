@@ -10,6 +10,7 @@ use super::emit::Emitter;
 use super::lower::Lowering;
 use super::machine::{Buffer, Machine, Recording};
 use super::order::{Orders, Places};
+use super::source::{Source, sources};
 use crate::error::RunError;
 use crate::exec::data_bytes;
 use crate::plan::{Place, Plan, View};
@@ -52,6 +53,8 @@ pub(crate) struct Backend {
     _steps: Vec<Orders>,
     /// One word a step that can fault, and the number of the run.
     words: Buffer,
+    /// What every plan may need and what was generated for this one.
+    sources: Vec<Source>,
     faulting: Vec<(usize, usize)>,
     /// For either half of the state: the steps, and the copies that carry state, if there are any.
     recordings: [Recorded; 2],
@@ -75,7 +78,8 @@ impl Backend {
                 other => other.into(),
             })?);
         }
-        machine.load(&emitter.sources())?;
+        let generated = emitter.sources();
+        machine.load(&generated)?;
         let bytes = steps.iter().map(|s| s.workspace).max().unwrap_or(0);
         let workspace = machine.alloc(bytes, "the workspace of contractions and reductions")?;
         let faulting: Vec<(usize, usize)> =
@@ -124,6 +128,7 @@ impl Backend {
             _workspace: workspace,
             _steps: steps,
             words,
+            sources: sources().into_iter().chain(generated).collect(),
             faulting,
             recordings: [even.0, odd.0],
             carries: [even.1, odd.1],
@@ -271,5 +276,9 @@ impl crate::exec::Backend for Backend {
 
     fn threads(&self) -> usize {
         1
+    }
+
+    fn kernels(&self) -> Option<(&str, &[Source])> {
+        Some((self.machine.arch(), &self.sources))
     }
 }

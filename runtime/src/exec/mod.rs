@@ -11,6 +11,7 @@ pub mod memory;
 pub mod program;
 
 use crate::cuda::Machine;
+use crate::cuda::source::Source;
 use crate::error::RunError;
 use crate::plan::{Plan, PlanInput, PlanOutput, View};
 use cpu::Cpu;
@@ -50,6 +51,11 @@ pub(crate) trait Backend {
 
     /// Threads of the CPU that work.
     fn threads(&self) -> usize;
+
+    /// The architecture of a device and the sources of all kernels that run on it.
+    fn kernels(&self) -> Option<(&str, &[Source])> {
+        None
+    }
 
     /// From now on, measures how long each step takes.
     fn measure(&mut self, _steps: usize) {}
@@ -123,6 +129,12 @@ impl Executor {
     /// The threads it runs on.
     pub fn threads(&self) -> usize {
         self.backend.threads()
+    }
+
+    /// Of a device, its architecture and the sources of all kernels that the plan runs there, those
+    /// generated for it included; nothing for the CPU.
+    pub fn kernels(&self) -> Option<(&str, &[Source])> {
+        self.backend.kernels()
     }
 
     /// Gives an input a value, which it keeps until it is given another (or, if it is state, until
