@@ -12,7 +12,9 @@ fn windows(axes: &[Window], strides: &[usize], index: &[usize]) -> Result<Vec<u3
     if axes.len() > 4 {
         return Err(CudaError::Unsupported("windows over more than four axes".to_owned()));
     }
-    let mut table = Vec::new();
+    // Axes that are not there have one element.
+    let one = [1, 1, 1, 1, 1, 0, 0, 0];
+    let mut table = one.repeat(4 - axes.len());
     for (a, (&stride, &index)) in axes.iter().zip(strides.iter().zip(index)) {
         for n in [a.input, a.kernel, a.output, a.stride, a.dilation] {
             table.push(small(n, "a window")?);
@@ -38,7 +40,6 @@ pub(super) fn max_pool(
         Word::U32(small(p.windows, "an image")?),
         Word::U32(small(p.image, "an image")?),
         b.table(&axes)?,
-        Word::U32(p.axes.len() as u32),
     ];
     b.each(kernel, count, args);
     Ok(())
@@ -56,7 +57,6 @@ pub(super) fn col2im(b: &mut Builder<'_, '_>, c: &Col2Im, out: usize) -> Result<
         Word::U32(small(c.windows, "an image")?),
         Word::U32(small(c.block, "a window")?),
         b.table(&axes)?,
-        Word::U32(c.axes.len() as u32),
     ];
     b.each(kernel, count, args);
     Ok(())
