@@ -1,7 +1,13 @@
 //! Running the program on the fixtures.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+use pam_ir::certify::{Target, certify};
+use pam_ir::graph::Graph;
+use pam_ir::onnx::import::{ImportOptions, ModelFile, import};
+use pam_ir::onnx::load::load;
 use pam_ir::tensor::Tensor;
+use pam_passes::{Policy, compile, expand};
+use pam_runtime::{Plan, PlanOptions, plan};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -88,4 +94,18 @@ pub fn difference(value: &Tensor, reference: &Tensor) -> f64 {
     let largest = b.iter().filter(|x| x.is_finite()).fold(0f64, |m, x| m.max(x.abs()));
     let gap = a.iter().zip(&b).map(|(&x, &y)| gap(x, y)).fold(0f64, f64::max);
     if gap == 0.0 { 0.0 } else { gap / largest }
+}
+
+/// The imported graph of a fixture.
+pub fn graph(name: &str) -> Graph {
+    let path = model(name);
+    let file = ModelFile { model: load(&path).unwrap(), path };
+    import(&[file], &ImportOptions::default()).unwrap().graph
+}
+
+/// The plan of a graph under a policy.
+pub fn planned(graph: &Graph, policy: &str) -> Plan {
+    let compiled = compile(graph, &Policy::preset(policy).unwrap()).unwrap();
+    let certified = certify(expand(&compiled.graph).unwrap(), Target::Mixed).unwrap();
+    plan(&certified, PlanOptions::default()).unwrap()
 }

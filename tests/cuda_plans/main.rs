@@ -1,35 +1,24 @@
 //! Whole plans of the CUDA backend, executed on the CPU by the kernels' own sources, against the CPU
 //! backend: the same bits, forward, backward and optimizer, step after step.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod emulator;
 mod nodes;
 
+use common::{STEPS, arrays, fixture, graph, planned};
 use emulator::{Emulator, Kernels};
-use pam_ir::certify::{Target, certify};
 use pam_ir::graph::Graph;
-use pam_ir::onnx::import::{ImportOptions, ModelFile, import};
-use pam_ir::onnx::load::load;
 use pam_ir::tensor::Tensor;
-use pam_passes::{Policy, compile, expand};
-use pam_runtime::{Executor, Plan, PlanOptions, plan};
-use std::path::Path;
+use pam_runtime::Executor;
 use std::time::Instant;
 
 /// One on each half of the state.
-const STEPS: usize = 2;
+const RUNS: usize = 2;
 
-fn fixture(name: &str) -> (Graph, Vec<(String, Tensor)>) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
-    let path = folder.join(format!("{name}.onnx"));
-    let file = ModelFile { model: load(&path).unwrap(), path };
-    let graph = import(&[file], &ImportOptions::default()).unwrap().graph;
-    (graph, pam_runtime::io::read(&folder.join("inputs.npz")).unwrap())
-}
-
-fn planned(graph: &Graph, policy: &str) -> Plan {
-    let compiled = compile(graph, &Policy::preset(policy).unwrap()).unwrap();
-    let certified = certify(expand(&compiled.graph).unwrap(), Target::Mixed).unwrap();
-    plan(&certified, PlanOptions::default()).unwrap()
+/// A fixture's step and its batch.
+fn step(name: &str) -> (Graph, Vec<(String, Tensor)>) {
+    (graph(name), arrays(&fixture(&format!("{name}/inputs.npz"))))
 }
 
 /// Whether two tensors have the same bits; any NaN equals any other.
@@ -47,30 +36,18 @@ pub fn same(a: &Tensor, b: &Tensor) -> bool {
 #[test]
 fn every_fixture_has_the_bits_of_the_cpu() {
     let kernels = Kernels::new();
-    let all = [
-        "mlp",
-        "lenet",
-        "encoder",
-        "encdec",
-        "vit",
-        "gpt",
-        "resnet20",
-        "convmixer",
-        "resnext",
-        "vgg",
-    ];
-    let cases = all.map(|name| (name, "approx")).into_iter();
+    let cases = STEPS.map(|name| (name, "approx")).into_iter();
     let cases = cases.chain(["mlp", "lenet", "vit"].map(|name| (name, "exact")));
     for (name, policy) in cases.chain([("mlp", "paper")]) {
         let began = Instant::now();
-        let (graph, inputs) = fixture(name);
+        let (graph, inputs) = step(name);
         let mut cpu = Executor::new(planned(&graph, policy), 1).unwrap();
         let machine = Box::new(Emulator::new(&kernels));
         let mut device = Executor::cuda(planned(&graph, policy), machine).unwrap();
         let compiled = began.elapsed();
         let (_, sources) = device.kernels().expect("a device has kernels");
         assert!(sources.iter().any(|s| s.name.starts_with("plan_")), "{name}: none are generated");
-        for step in 0..STEPS {
+        for step in 0..RUNS {
             let (expected, got) = (cpu.run(&inputs).unwrap(), device.run(&inputs).unwrap());
             for ((output, expected), (_, got)) in expected.iter().zip(&got) {
                 assert!(same(expected, got), "{name} under {policy}, step {step}: `{output}`");
@@ -88,7 +65,7 @@ fn every_fixture_has_the_bits_of_the_cpu() {
 fn native_steps_agree_closely() {
     let kernels = Kernels::new();
     for name in ["mlp", "lenet", "vit"] {
-        let (graph, inputs) = fixture(name);
+        let (graph, inputs) = step(name);
         let mut cpu = Executor::new(planned(&graph, "native"), 1).unwrap();
         let machine = Box::new(Emulator::new(&kernels));
         let mut device = Executor::cuda(planned(&graph, "native"), machine).unwrap();

@@ -44,6 +44,22 @@ pub struct ConvShape {
 }
 
 impl ConvShape {
+    /// Three axes, outermost first; missing ones have one element, so that there is one loop for all.
+    pub fn axes(&self) -> [Spatial; 3] {
+        let one = Spatial {
+            input: 1,
+            kernel: 1,
+            output: 1,
+            stride: 1,
+            dilation: 1,
+            input_dilation: 1,
+            before: 0,
+        };
+        let mut axes = [one; 3];
+        axes[3 - self.spatial.len()..].copy_from_slice(&self.spatial);
+        axes
+    }
+
     fn positions(&self) -> usize {
         self.spatial.iter().map(|s| s.output).product()
     }
@@ -79,18 +95,7 @@ pub fn conv(
         return;
     }
     let k = channels * taps;
-    // Missing axes become axes of one element, so that there is one loop for all.
-    let one = Spatial {
-        input: 1,
-        kernel: 1,
-        output: 1,
-        stride: 1,
-        dilation: 1,
-        input_dilation: 1,
-        before: 0,
-    };
-    let mut axes = [one; 3];
-    axes[3 - shape.spatial.len()..].copy_from_slice(&shape.spatial);
+    let axes = shape.axes();
     let images = Out::images(out, positions, groups * outputs * positions);
     let group = |g: usize, pool: Option<&Pool>| {
         let windows = Windows {

@@ -45,23 +45,6 @@ struct Work {
     spare: [u64; 4],
 }
 
-const ONE: Spatial = Spatial {
-    input: 1,
-    kernel: 1,
-    output: 1,
-    stride: 1,
-    dilation: 1,
-    input_dilation: 1,
-    before: 0,
-};
-
-/// Three axes, outermost first; missing ones have one element.
-fn axes(shape: &ConvShape) -> [Spatial; 3] {
-    let mut axes = [ONE; 3];
-    axes[3 - shape.spatial.len()..].copy_from_slice(&shape.spatial);
-    axes
-}
-
 /// The indices of three nested loops, outermost first.
 fn nested(sizes: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
     let [a, b, c] = sizes;
@@ -83,7 +66,7 @@ fn map(axis: &Spatial, stride: usize) -> Vec<u32> {
 /// Adds the orders of a convolution.
 pub(super) fn lower(b: &mut Builder<'_, '_>, c: &Conv, out: usize) -> Result<(), CudaError> {
     let shape = &c.shape;
-    let axes = axes(shape);
+    let axes = shape.axes();
     let positions: usize = axes.iter().map(|a| a.output).product();
     let depth = shape.channels * axes.iter().map(|a| a.kernel).product::<usize>();
     if depth == 0 {
@@ -119,7 +102,7 @@ fn native(
 ) -> Result<(), CudaError> {
     let kernel = b.emit(Header::Native, format!("PAM_NATIVE_CONV(@, {})", number(dtype)));
     let mut table = Vec::new();
-    for a in axes(shape) {
+    for a in shape.axes() {
         for n in [a.input, a.kernel, a.output, a.stride, a.dilation, a.input_dilation] {
             table.push(small(n, "an axis")?);
         }
@@ -146,7 +129,7 @@ fn product(
     offset: i32,
     mantissa: u32,
 ) -> Result<(), CudaError> {
-    let [deep, high, wide] = axes(shape);
+    let [deep, high, wide] = shape.axes();
     let (groups, channels, outputs) = (shape.groups, shape.channels, shape.outputs);
     let pixels = deep.input * high.input * wide.input;
     let positions = deep.output * high.output * wide.output;
