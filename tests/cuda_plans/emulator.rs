@@ -160,19 +160,30 @@ pub struct Emulator {
     kernels: Rc<Kernels>,
     heap: Arc<Heap>,
     recording: RefCell<Option<Vec<Work>>>,
+    /// What was replayed runs as late as the waits allow, beside copies that are staged.
+    queue: Rc<RefCell<Vec<Work>>>,
 }
 
 impl Emulator {
     /// A device that has loaded these kernels.
     pub fn new(kernels: &Rc<Kernels>) -> Emulator {
-        Emulator { kernels: kernels.clone(), heap: Arc::default(), recording: RefCell::default() }
+        Emulator {
+            kernels: kernels.clone(),
+            heap: Arc::default(),
+            recording: RefCell::default(),
+            queue: Rc::default(),
+        }
     }
 
     fn order(&self, work: Work) {
         match &mut *self.recording.borrow_mut() {
             Some(list) => list.push(work),
-            None => execute(&work, &self.kernels),
+            None => self.queue.borrow_mut().push(work),
         }
+    }
+
+    fn wait(&self) {
+        self.queue.borrow_mut().drain(..).for_each(|work| execute(&work, &self.kernels));
     }
 }
 
@@ -197,12 +208,12 @@ fn execute(work: &Work, kernels: &Kernels) {
 
 struct Recorded {
     list: Vec<Work>,
-    kernels: Rc<Kernels>,
+    queue: Rc<RefCell<Vec<Work>>>,
 }
 
 impl Recording for Recorded {
     fn replay(&self) -> Result<(), CudaError> {
-        self.list.iter().for_each(|work| execute(work, &self.kernels));
+        self.queue.borrow_mut().extend(self.list.iter().cloned());
         Ok(())
     }
 }
@@ -231,6 +242,7 @@ impl Machine for Emulator {
     }
 
     unsafe fn write(&self, address: u64, bytes: &[u8]) -> Result<(), CudaError> {
+        self.wait();
         // SAFETY: the caller vouches for the range.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len()) };
         Ok(())
@@ -238,10 +250,12 @@ impl Machine for Emulator {
 
     unsafe fn stage(&mut self, address: u64, bytes: &[u8]) -> Result<(), CudaError> {
         // SAFETY: as above.
-        unsafe { self.write(address, bytes) }
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len()) };
+        Ok(())
     }
 
     unsafe fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), CudaError> {
+        self.wait();
         // SAFETY: as above.
         unsafe {
             std::ptr::copy_nonoverlapping(address as *const u8, bytes.as_mut_ptr(), bytes.len());
@@ -285,10 +299,11 @@ impl Machine for Emulator {
         work()?;
         let list = self.recording.borrow_mut().take().unwrap_or_default();
         assert!(!list.is_empty(), "a driver refuses to record nothing");
-        Ok(Box::new(Recorded { list, kernels: self.kernels.clone() }))
+        Ok(Box::new(Recorded { list, queue: self.queue.clone() }))
     }
 
     fn synchronize(&self) -> Result<(), CudaError> {
+        self.wait();
         Ok(())
     }
 }

@@ -59,8 +59,8 @@ pub(crate) struct Backend {
     /// For either half of the state: the steps, and the copies that carry state, if there are any.
     recordings: [Recorded; 2],
     carries: [Recorded; 2],
-    /// Whether the faults of the last run have been looked at.
-    checked: Cell<bool>,
+    /// The half that the last run reads, until its faults have been looked at.
+    running: Cell<Option<usize>>,
 }
 
 impl Backend {
@@ -132,7 +132,7 @@ impl Backend {
             faulting,
             recordings: [even.0, odd.0],
             carries: [even.1, odd.1],
-            checked: Cell::new(true),
+            running: Cell::new(None),
         })
     }
 }
@@ -199,6 +199,10 @@ impl crate::exec::Backend for Backend {
         write: &mut dyn FnMut(&mut [u8]),
     ) -> Result<(), RunError> {
         let address = self.memory.address(view, parity);
+        if self.running.get() == Some(parity) {
+            // A run that made no new state: the next one reads the same copies.
+            self.machine.synchronize()?;
+        }
         let mirror = match view.place {
             Place::At(at) => self.memory.mirrors.get_mut(&at),
             _ => None,
@@ -253,12 +257,12 @@ impl crate::exec::Backend for Backend {
         for recorded in self.recordings[parity].iter().chain(carry) {
             recorded.replay()?;
         }
-        self.checked.set(false);
+        self.running.set(Some(parity));
         Ok(())
     }
 
     fn finish(&self, plan: &Plan) -> Result<(), RunError> {
-        if self.checked.replace(true) {
+        if self.running.take().is_none() {
             return Ok(());
         }
         let mut words = vec![0u64; self.faulting.len() + 1];
