@@ -1,7 +1,7 @@
 //! A machine that runs the CUDA kernels on the CPU: their sources are compiled by the C++ compiler with
 //! the shim of tests/cuda, and launched one after the other.
 
-use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use pam_runtime::cuda::CudaError;
 use pam_runtime::cuda::machine::{Arg, Buffer, Free, Machine, Recording};
 use pam_runtime::cuda::source::{HEADERS, Source, sources};
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 type Call = unsafe extern "C" fn(*const u64, *const u32, u32, u32);
 
@@ -22,9 +22,6 @@ enum Work {
     Copy { from: u64, to: u64, bytes: usize },
 }
 
-/// The shim runs one kernel at a time in a process, so that one test at a time has kernels.
-static TURN: Mutex<()> = Mutex::new(());
-
 /// Kernels compiled so far; plans share them.
 pub struct Kernels {
     folder: tempfile::TempDir,
@@ -34,8 +31,6 @@ pub struct Kernels {
     generated: RefCell<Vec<Source>>,
     /// Launches alternate between both orders of threads, since no order may show.
     turn: Cell<bool>,
-    /// The last to go, when the libraries are closed.
-    _turn: MutexGuard<'static, ()>,
 }
 
 impl Kernels {
@@ -47,13 +42,13 @@ impl Kernels {
             libraries: RefCell::default(),
             generated: RefCell::default(),
             turn: Cell::new(false),
-            _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner),
         };
         for (name, text) in HEADERS {
             std::fs::write(kernels.folder.path().join(name), text).unwrap();
         }
-        let shim = tests().join("shim.cpp");
-        kernels.library("shim", &[shim.to_str().unwrap().to_owned()]);
+        let mut command = compiler();
+        command.arg("-O2").arg("-c").arg(tests().join("shim.cpp"));
+        run(command.arg("-o").arg(kernels.folder.path().join("shim.o")));
         kernels.compile(&sources(), "-O2");
         kernels.generated.borrow_mut().clear();
         Rc::new(kernels)
@@ -82,31 +77,27 @@ impl Kernels {
             }
         });
         for source in missing {
-            self.library(&source.name, &[]);
-            let libraries = self.libraries.borrow();
-            let library = libraries.last().unwrap();
+            let library = self.library(&source.name);
             for kernel in &source.kernels {
                 // SAFETY: PAM_CALL defines a function of this type for every kernel.
                 let call = unsafe { library.get::<Call>(format!("call_{kernel}").as_bytes()) };
                 self.calls.borrow_mut().insert(kernel.to_string(), *call.unwrap());
             }
+            self.libraries.borrow_mut().push(library);
             self.generated.borrow_mut().push(source.clone());
         }
     }
 
-    /// Links a shared library of the object of that name, or of further files, and loads it.
-    fn library(&self, name: &str, files: &[String]) {
-        let out = self.folder.path().join(format!("{name}.so"));
-        let object = self.folder.path().join(format!("{name}.o"));
+    /// Links the object of that name and the shim as a shared library and loads it. Each library binds
+    /// to its own shim and its own kernels: plans share names of kernels, and a process may keep a
+    /// library longer than we do.
+    fn library(&self, name: &str) -> Library {
+        let file = |extension: &str| self.folder.path().join(format!("{name}.{extension}"));
         let mut command = compiler();
-        command.arg("-shared").arg("-o").arg(&out).args(files);
-        if files.is_empty() {
-            command.arg(&object);
-        }
-        run(&mut command);
+        command.args(["-shared", "-Wl,-Bsymbolic", "-o"]).arg(file("so")).arg(file("o"));
+        run(command.arg(self.folder.path().join("shim.o")));
         // SAFETY: the library consists of the kernels and the shim, which run nothing when loaded.
-        let library = unsafe { Library::open(Some(&out), RTLD_NOW | RTLD_GLOBAL) };
-        self.libraries.borrow_mut().push(library.unwrap());
+        unsafe { Library::open(Some(file("so")), RTLD_NOW | RTLD_LOCAL) }.unwrap()
     }
 }
 
@@ -117,7 +108,7 @@ fn tests() -> PathBuf {
 fn compiler() -> Command {
     let mut command = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "g++".into()));
     command.args(["-std=c++17", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing"]);
-    command.args(["-fno-extern-tls-init", "-Wno-unknown-pragmas", "-w"]);
+    command.args(["-fno-extern-tls-init", "-fno-gnu-unique", "-w"]);
     command
 }
 

@@ -122,6 +122,8 @@ impl Backend {
             Ok::<_, CudaError>((steps, carry))
         };
         let (even, odd) = (half(0)?, half(1)?);
+        // Inputs are copied in beside whatever is under way, and that includes the fills above.
+        machine.synchronize()?;
         Ok(Backend {
             machine,
             memory,
