@@ -8,52 +8,7 @@
 //
 // Either kernel leaves one value per chunk, chunk-major; pam_reduce_chunks folds them. With one
 // chunk the output itself is the destination.
-#include "pa.cuh"
-
-#define SUM_CHUNK_LOG2 12
-#define SUM_CHUNK 4096u
-
-enum Reduction { SUM, SUM_ABS, MAX, MIN };
-
-PA_FN float larger(float a, float b) { return a != a ? a : (a > b ? a : b); }
-PA_FN float lesser(float a, float b) { return a != a ? a : (a < b ? a : b); }
-
-// What a lane holds: the sum or extreme, and which zero it met last.
-struct Lane {
-  float value;
-  u32 zero;  // 0, or 1 + twice the position of the last zero plus its sign
-};
-
-PA_FN Lane start(u32 reduction) {
-  float value = reduction <= SUM_ABS ? 0.0f : as_float(reduction == MAX ? PA_SIGN | PA_INF : PA_INF);
-  Lane lane = {value, 0};
-  return lane;
-}
-
-PA_FN void take(Lane &lane, u32 reduction, float x, u32 position) {
-  if (reduction == SUM) {
-    lane.value += x;
-  } else if (reduction == SUM_ABS) {
-    lane.value += fabsf(x);
-  } else {
-    lane.value = reduction == MAX ? larger(lane.value, x) : lesser(lane.value, x);
-    if (x == 0.0f) lane.zero = 1 + shl<1>(position) + (as_bits(x) >> 31);
-  }
-}
-
-PA_FN void merge(Lane &lane, u32 reduction, float value, u32 zero) {
-  if (reduction <= SUM_ABS) {
-    lane.value += value;
-  } else {
-    lane.value = reduction == MAX ? larger(lane.value, value) : lesser(lane.value, value);
-    lane.zero = lane.zero > zero ? lane.zero : zero;
-  }
-}
-
-PA_FN float finish(const Lane &lane, u32 reduction) {
-  if (reduction <= SUM_ABS || lane.value != 0.0f) return lane.value;
-  return as_float(lane.zero & 1 ? 0 : PA_SIGN);
-}
+#include "lane.cuh"
 
 // inner = 1: sixteen threads per chunk of a row, a block per sixteen chunks. With several chunks per
 // row, block y handles row y; with one, the chunks of a block are those of sixteen rows.
@@ -133,11 +88,7 @@ extern "C" __global__ void __launch_bounds__(256)
 #pragma unroll 1
   for (u32 c = 1; c < chunks; ++c) {
     p = at(p, count);
-    if (reduction <= SUM_ABS) {
-      value += *p;
-    } else {
-      value = reduction == MAX ? larger(value, *p) : lesser(value, *p);
-    }
+    value = fold(reduction, value, *p);
   }
   *at(output, i) = value;
 }

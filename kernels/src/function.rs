@@ -21,6 +21,8 @@ functions! {
     Max F2(a, b) => maximum(a, b);
     Min F2(a, b) => minimum(a, b);
     Erf F1(x) => native::erf(x);
+    Exp F1(x) => native::exp(x);
+    Tanh F1(x) => native::tanh(x);
     Sigmoid F1(x) => native::sigmoid(x);
     Exp2 F1(x) => pa::exp2(x);
     Log2 F1(x) => pa::log2(x);

@@ -1,4 +1,4 @@
-//! Native functions that the standard library lacks.
+//! Native functions that the standard library lacks, or has in no form that vectorises.
 
 /// `erf(x) / x` as a polynomial in x² / 8 − 1, lowest power first: the interpolation in the Chebyshev
 /// points of the interval [0, 4], whose relative error is below 4 · 10^−10.
@@ -41,16 +41,86 @@ pub(crate) fn erf(x: f32) -> f32 {
     if x.abs() >= 4.0 { 1f32.copysign(x) } else { value }
 }
 
+/// The exponential, to about one unit in the last place. Without branches and conversions: 2ⁿ is put
+/// together from bits, in two factors, so that results may be subnormal. The polynomial and the two parts
+/// of ln 2 are those of Cephes' `expf`.
+#[inline(always)]
+#[allow(clippy::excessive_precision, reason = "the decimals of the source")]
+pub(crate) fn exp(x: f32) -> f32 {
+    // To a number of this size an addition leaves whole numbers, in its last bits.
+    const WHOLE: f32 = 12_582_912.0;
+    // Beyond these the result is infinite or zero.
+    let x = x.clamp(-104.0, 89.0);
+    let t = x * std::f32::consts::LOG2_E + WHOLE;
+    let n = t - WHOLE;
+    let r = x - n * 0.693_359_375 + n * 2.121_944_4e-4;
+    let mut p = 1.987_569_15e-4;
+    p = p * r + 1.398_199_95e-3;
+    p = p * r + 8.333_451_9e-3;
+    p = p * r + 4.166_579_59e-2;
+    p = p * r + 1.666_666_55e-1;
+    p = p * r + 5.000_000_12e-1;
+    let y = p * (r * r) + r + 1.0;
+    let n = t.to_bits().wrapping_sub(WHOLE.to_bits()) as i32;
+    let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
+    y * power(n >> 1) * power(n.wrapping_sub(n >> 1))
+}
+
+/// The hyperbolic tangent, to about two units in the last place: the polynomial of Cephes' `tanhf` near
+/// zero, by the exponential elsewhere.
+#[inline(always)]
+#[allow(clippy::excessive_precision, reason = "the decimals of the source")]
+pub(crate) fn tanh(x: f32) -> f32 {
+    let z = x * x;
+    let mut p = -5.704_988_73e-3;
+    p = p * z + 2.063_908_88e-2;
+    p = p * z - 5.373_971_56e-2;
+    p = p * z + 1.333_144_22e-1;
+    p = p * z - 3.333_328_19e-1;
+    let near = p * z * x + x;
+    let far = (1.0 - 2.0 / (exp(2.0 * x.abs()) + 1.0)).copysign(x);
+    // NaN is near, so that it stays.
+    if x.abs() >= 0.625 { far } else { near }
+}
+
 /// `1 / (1 + exp(−x))` without overflow.
 #[inline(always)]
 pub(crate) fn sigmoid(x: f32) -> f32 {
-    let e = (-x.abs()).exp();
+    let e = exp(-x.abs());
     if x >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::erf;
+    use super::{erf, exp, tanh};
+
+    /// The largest distance to the function of doubles, in units in the last place of the result.
+    fn worst(f: fn(f32) -> f32, exact: fn(f64) -> f64, from: f32, to: f32) -> f64 {
+        let at = |i: u32| from + (to - from) * (i as f32 / 200_000.0);
+        let error = |x: f32| {
+            let y = exact(f64::from(x));
+            let unit = f64::from((y as f32).abs().next_up()) - f64::from((y as f32).abs());
+            (f64::from(f(x)) - y).abs() / unit
+        };
+        (0..=200_000).map(|i| error(at(i))).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn exp_and_tanh_against_doubles() {
+        let errors = [
+            worst(exp, f64::exp, -87.0, 88.7),
+            worst(exp, f64::exp, -1.0, 1.0),
+            worst(exp, f64::exp, -103.9, -87.0),
+            worst(tanh, f64::tanh, -12.0, 12.0),
+            worst(tanh, f64::tanh, -0.7, 0.7),
+        ];
+        assert!(errors.iter().all(|e| *e < 2.5), "{errors:?}");
+        assert_eq!([exp(0.0), exp(-0.0), exp(f32::NEG_INFINITY), exp(-1e9)], [1.0, 1.0, 0.0, 0.0]);
+        assert_eq!([exp(89.0), exp(f32::INFINITY)], [f32::INFINITY; 2]);
+        assert_eq!([tanh(f32::INFINITY), tanh(-50.0), tanh(0.0)], [1.0, -1.0, 0.0]);
+        assert_eq!(tanh(-1e-30), -1e-30);
+        assert!(exp(f32::NAN).is_nan() && tanh(f32::NAN).is_nan());
+    }
 
     #[test]
     fn erf_at_known_points() {

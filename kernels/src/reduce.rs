@@ -52,9 +52,8 @@ pub fn reduce(
         let rows: usize = (32 * 1024 / reduced.max(1)).clamp(1, outer);
         let blocks: Vec<&mut [f32]> = out.chunks_mut(rows).collect();
         each(pool, blocks, 0, &|b, out: &mut [f32]| {
-            for (i, y) in out.iter_mut().enumerate() {
-                *y = row(reduction, &x[(b * rows + i) * reduced..][..reduced]);
-            }
+            let x = &x[b * rows * reduced..][..out.len() * reduced];
+            reduce_rows(reduction, reduced, x, out);
         });
         return;
     }
@@ -85,24 +84,59 @@ fn each<'o>(
 
 /// The sum of one contiguous row in the documented order.
 pub fn sum(x: &[f32]) -> f32 {
-    row(Reduction::Sum, x)
+    let mut y = [0.0];
+    reduce_rows(Reduction::Sum, x.len(), x, &mut y);
+    y[0]
 }
 
-fn row(reduction: Reduction, x: &[f32]) -> f32 {
-    let mut y = 0.0;
-    reduce_row(reduction, x, &mut y);
-    y
+/// `out[r]` from the `r`-th of the rows of `row` elements that follow each other in `x`, on this thread.
+///
+/// # Panics
+/// Where the slices do not fit.
+pub fn reduce_rows(reduction: Reduction, row: usize, x: &[f32], out: &mut [f32]) {
+    assert_eq!(x.len(), row * out.len(), "x has a row for each result");
+    rows(reduction, row, x, out);
 }
 
 multiversion! { pam
-    fn reduce_row(reduction: Reduction, x: &[f32], y: &mut f32) {
-        *y = match reduction {
-            Reduction::Sum => sum_row(x, |x| x),
-            Reduction::SumAbs => sum_row(x, f32::abs),
-            Reduction::Max => x.iter().fold(f32::NEG_INFINITY, |m, &x| maximum(m, x)),
-            Reduction::Min => x.iter().fold(f32::INFINITY, |m, &x| minimum(m, x)),
-        };
+    fn rows(reduction: Reduction, row: usize, x: &[f32], out: &mut [f32]) {
+        for (r, y) in out.iter_mut().enumerate() {
+            let x = &x[r * row..][..row];
+            *y = match reduction {
+                Reduction::Sum => sum_row(x, |x| x),
+                Reduction::SumAbs => sum_row(x, f32::abs),
+                Reduction::Max => extreme_row(x, f32::NEG_INFINITY, maximum),
+                Reduction::Min => extreme_row(x, f32::INFINITY, minimum),
+            };
+        }
     }
+}
+
+/// The fold of a row in order, of lanes side by side: in which order numbers are compared shows for
+/// nothing but zeros of both signs, of which the last is taken.
+#[inline(always)]
+fn extreme_row(x: &[f32], start: f32, pick: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; LANES];
+    let blocks = x.chunks_exact(LANES);
+    let rest = blocks.remainder();
+    for block in blocks {
+        lanes.iter_mut().zip(block).for_each(|(l, &x)| *l = pick(*l, x));
+    }
+    lanes.iter_mut().zip(rest).for_each(|(l, &x)| *l = pick(*l, x));
+    let mut extreme = start;
+    for lane in lanes {
+        extreme = pick(extreme, lane);
+    }
+    if extreme == 0.0 {
+        let mut n = x.len();
+        while n > 0 {
+            n -= 1;
+            if x[n] == 0.0 {
+                return x[n];
+            }
+        }
+    }
+    extreme
 }
 
 #[inline(always)]

@@ -116,8 +116,9 @@ fn object(folder: &Path, source: &Source, optimize: &str) {
     let mut text = source.text.to_string();
     text.push_str("\n#include \"call.h\"\n");
     for kernel in &source.kernels {
-        // What plans generate never meets at a barrier.
-        let fibers = optimize == "-O2" && !source.name.starts_with("scatter");
+        // Of what plans generate, the threads meet only where they share a row.
+        let meets = optimize == "-O2" && !source.name.starts_with("scatter");
+        let fibers = meets || source.text.contains("\"rows.cuh\"");
         text.push_str(&format!("PAM_CALL({kernel}, {fibers})\n"));
     }
     let file = folder.join(&*source.name);

@@ -208,6 +208,41 @@ fn windows_contractions_and_random_numbers() {
     compare(&kernels, &with_outputs(native), &operands);
 }
 
+/// A softmax and a norm, with operands along rows and columns and numbers of rows among the results: one
+/// chunk of a sum, its end, and several.
+#[test]
+fn programs_over_rows() {
+    let kernels = Kernels::new();
+    for (n, row) in [(3, 5), (18, 37), (2, 4096), (1, 9000)] {
+        let lines = format!(
+            "in x: f32[{n},{row}]\nin w: f32[{row}]\nin d: f32[{row},{n}]\nin k: f32[{n},1]\n\
+             const c: f32[] = {row}.0\nm: f32[{n},1] = ReduceMax(x) {{axes=[-1]}}\n\
+             f: f32[{n},1] = Floor(m)\nz: f32[{n},{row}] = Sub(x, f)\n\
+             p: f32[{n},{row}] = PamExp2(z)\ns: f32[{n},1] = ReduceSum(p) {{axes=[1]}}\n\
+             y: f32[{n},{row}] = PamDiv(p, s)\nl: f32[{n},1] = ReduceMin(x) {{axes=[1]}}\n\
+             v: f32[{n},{row}] = PamMul(y, w)\na: f32[{n},1] = ReduceL1(v) {{axes=[1]}}\n\
+             b: f32[{n},1] = PamDiv(a, c)\ng: f32[{n},{row}] = Sub(v, b)\n\
+             t: f32[{n},{row}] = Transpose(d) {{perm=[1,0]}}\nh: f32[{n},{row}] = Add(g, t)\n\
+             i: f32[{n},1] = PamMul(l, k)\nj: f32[{n},{row}] = Sub(h, i)\n\
+             o: f32[{n},{row}] = PamMul(j, k)\nr: f32[{row},{n}] = Transpose(o) {{perm=[1,0]}}\n\
+             out s = s\nout i = i\nout o = o\nout r = r"
+        );
+        let table = |shape: [usize; 2], by: usize| {
+            let mut v = numbers(n * row);
+            v.rotate_left(by);
+            Tensor::new(shape, v)
+        };
+        let inputs = named(vec![
+            ("x", table([n, row], 0)),
+            ("w", Tensor::new([row], numbers(row))),
+            ("d", table([row, n], 5)),
+            ("k", Tensor::new([n, 1], numbers(n))),
+        ]);
+        compare(&kernels, &lines, &inputs);
+    }
+    kernels.keep_generated();
+}
+
 #[test]
 fn elementwise_on_every_type() {
     let mut lines = String::from("in x: f32[77]\nin y: f32[77]\nin z: f32[77]\n");

@@ -1,18 +1,12 @@
-//! Kernels that are particular to a plan: fused elementwise programs, and the templates of the kernel
-//! headers for the element types at hand.
+//! Kernels that are particular to a plan: fused programs ([`super::program`]), and the templates of the
+//! kernel headers for the element types at hand.
 //!
 //! A kernel is named by the hash of its text, so that equal ones are one, in a plan and in the cache.
-//! Sizes and strides are constants of the text; the place of an element follows from its number by
-//! comparisons, subtractions and additions of such constants, never by a multiplication.
 
 use super::source::Source;
-use crate::exec::program::{Access, Action, Program, Reg};
-use crate::host::pointwise::Function;
-use crate::host::strided::Strided;
-use pam_ir::op::Op;
 use pam_ir::types::DType;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// Kernels of one translation unit: compiled side by side they take about as long each.
@@ -37,6 +31,23 @@ pub enum Header {
     Window,
     /// Native arithmetic.
     Native,
+    /// Programs over rows.
+    Rows,
+    /// Programs over rows with native arithmetic.
+    NativeRows,
+}
+
+impl Header {
+    fn files(self) -> &'static [&'static str] {
+        match self {
+            Header::Movement => &["movement"],
+            Header::Lines => &["lines"],
+            Header::Window => &["window"],
+            Header::Native => &["native"],
+            Header::Rows => &["rows"],
+            Header::NativeRows => &["native", "rows"],
+        }
+    }
 }
 
 impl Emitter {
@@ -53,7 +64,9 @@ impl Emitter {
 
     /// The translation units.
     pub fn sources(&self) -> Vec<Source> {
-        self.order.chunks(UNIT).map(unit).collect()
+        let rows = |k: &&(String, String, Header)| k.2.files().contains(&"rows");
+        let (rows, others): (Vec<_>, Vec<_>) = self.order.iter().partition(rows);
+        rows.chunks(UNIT).chain(others.chunks(UNIT)).map(unit).collect()
     }
 }
 
@@ -62,18 +75,10 @@ fn digits(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
-fn unit(kernels: &[(String, String, Header)]) -> Source {
-    let mut headers: Vec<Header> = kernels.iter().map(|k| k.2).collect();
-    headers.sort_unstable();
-    headers.dedup();
+fn unit(kernels: &[&(String, String, Header)]) -> Source {
+    let files: BTreeSet<&str> = kernels.iter().flat_map(|k| k.2.files()).copied().collect();
     let mut text = String::new();
-    for header in headers {
-        let file = match header {
-            Header::Movement => "movement",
-            Header::Lines => "lines",
-            Header::Window => "window",
-            Header::Native => "native",
-        };
+    for file in files {
         let _ = writeln!(text, "#include \"{file}.cuh\"");
     }
     for (_, definition, _) in kernels {
@@ -120,235 +125,6 @@ pub fn code(dtype: DType) -> u32 {
     DType::ALL.iter().position(|&t| t == dtype).unwrap_or(0) as u32
 }
 
-/// The text of a program and the header it needs. Its parameters are the operands that are not
-/// overwritten, the results, and the number of elements; only where an operand is read along strides does
-/// the text depend on sizes.
-///
-/// # Errors
-/// Names the op that has no device form.
-pub fn program(p: &Program) -> Result<(Header, String), String> {
-    let mut header = Header::Movement;
-    let mut parameters = Vec::new();
-    for (i, operand) in p.operands.iter().enumerate() {
-        if !matches!(operand.access, Access::InPlace(_)) {
-            parameters.push(format!("const {} *i{i}", raw(operand.size)));
-        }
-    }
-    for (k, &size) in p.outs.iter().enumerate() {
-        parameters.push(format!("{} *o{k}", raw(size)));
-    }
-    let mut before = String::new();
-    let mut body = String::new();
-    for (t, &size) in p.temps.iter().enumerate() {
-        let _ = writeln!(before, "  {} t{t} = 0;", raw(size));
-    }
-    for (k, &size) in p.outs.iter().enumerate() {
-        let _ = writeln!(body, "    {} y{k} = 0;", raw(size));
-    }
-    places(p, &mut body);
-    for (i, operand) in p.operands.iter().enumerate() {
-        match &operand.access {
-            Access::Direct => {
-                let _ = writeln!(body, "    {} x{i} = *elem(i{i}, n);", raw(operand.size));
-            }
-            Access::InPlace(k) => {
-                let _ = writeln!(body, "    {} x{i} = *elem(o{k}, n);", raw(operand.size));
-            }
-            Access::Single { offset, temp } => {
-                let _ = writeln!(before, "  t{temp} = *elem(i{i}, {offset});");
-            }
-            Access::Walk(_) => {
-                let _ = writeln!(body, "    {} x{i} = *elem(i{i}, w{i});", raw(operand.size));
-            }
-        }
-    }
-    let register = |r: Reg| match r {
-        Reg::In(i) => format!("x{i}"),
-        Reg::Temp(t) => format!("t{t}"),
-        Reg::Out(k) => format!("y{k}"),
-    };
-    for action in &p.actions {
-        let (to, value) = match action {
-            Action::Fill { operand, to } => {
-                let single = match p.operands[*operand as usize].access {
-                    Access::Single { offset, .. } => Some(format!("*elem(i{operand}, {offset})")),
-                    _ => None,
-                };
-                (*to, single.unwrap_or_else(|| format!("x{operand}")))
-            }
-            Action::Copy { from, to } => (*to, register(*from)),
-            Action::Compute { function, args, to, .. } => {
-                let arg = |i: usize| args[i].map_or(String::from("0"), register);
-                let value = expression(function, [arg(0), arg(1), arg(2)])?;
-                if value.contains("native_") {
-                    header = Header::Native;
-                }
-                (*to, value)
-            }
-        };
-        let _ = writeln!(body, "    {} = {value};", register(to));
-    }
-    for k in 0..p.outs.len() {
-        let _ = writeln!(body, "    *elem(o{k}, n) = y{k};");
-    }
-    parameters.push("u32 count".to_owned());
-    let list = parameters.join(", ");
-    let text = format!("PAM_KERNEL @({list}) {{\n{before}  PAM_EACH(n, count) {{\n{body}  }}\n}}");
-    Ok((header, text))
-}
-
-/// Operands and how they are read.
-type Walks<'p> = Vec<(usize, &'p Strided)>;
-
-/// Declares for each operand that is read along strides where its element lies.
-fn places(p: &Program, body: &mut String) {
-    // Operands with the same dimensions share the digits of the element's number.
-    let mut shared: Vec<(&[usize], Walks<'_>)> = Vec::new();
-    for (i, operand) in p.operands.iter().enumerate() {
-        if let Access::Walk(walk) = &operand.access {
-            match shared.iter_mut().find(|(dims, _)| *dims == walk.dims.as_slice()) {
-                Some((_, list)) => list.push((i, walk)),
-                None => shared.push((&walk.dims, vec![(i, walk)])),
-            }
-        }
-    }
-    for (dims, walks) in shared {
-        let first = walks[0].0;
-        for (i, walk) in &walks {
-            let _ = writeln!(body, "    u32 w{i} = {}u;", walk.offset as u32);
-        }
-        let _ = writeln!(body, "    u32 r{first} = (u32)n;");
-        for (d, &dim) in dims.iter().enumerate() {
-            let weight: usize = dims[d + 1..].iter().product();
-            let steps = |walk: &Strided| walk.strides[d] as u32;
-            let unit = walks.iter().all(|(_, walk)| steps(walk) <= 1);
-            if d + 1 == dims.len() && unit {
-                // What is left is the innermost digit.
-                for (i, walk) in walks.iter().filter(|(_, walk)| steps(walk) == 1) {
-                    let _ = writeln!(body, "    w{i} += r{first};");
-                    debug_assert_eq!(walk.strides[d], 1);
-                }
-                continue;
-            }
-            for bit in (0..usize::BITS - (dim - 1).leading_zeros()).rev() {
-                let step = weight << bit;
-                let _ = write!(body, "    if (r{first} >= {step}u) {{ r{first} -= {step}u;");
-                for (i, walk) in &walks {
-                    let by = steps(walk).wrapping_shl(bit);
-                    if by != 0 {
-                        let _ = write!(body, " w{i} += {by}u;");
-                    }
-                }
-                let _ = writeln!(body, " }}");
-            }
-        }
-    }
-}
-
-/// The device's expression of an operation.
-fn expression(f: &Function, [a, b, c]: [String; 3]) -> Result<String, String> {
-    let int = f.imm.int.clamp(i32::MIN.into(), i32::MAX.into());
-    let t = number(f.from);
-    let float = |x: f32| format!("as_float({:#x}u)", x.to_bits());
-    if f.from == DType::F32 && f.to == DType::F32 {
-        let text = match f.op {
-            Op::PamMul => format!("pam_mul({a}, {b}, {int})"),
-            Op::PamDiv => format!("pam_div({a}, {b}, {int})"),
-            Op::PamExp2 => format!("pa_exp2({a})"),
-            Op::PamLog2 => format!("pa_log2({a})"),
-            Op::PamScale => format!("pam_scale({a}, {int})"),
-            Op::PamRound => format!("round_mantissa({a}, {}u)", int.max(0)),
-            Op::PamMulGrad => format!("pam_mul_grad({a}, {b}, {c}, {int})"),
-            Op::PamDivGradA => format!("pam_div_grad_a({a}, {b}, {c}, {int})"),
-            Op::PamDivGradB => format!("pam_div_grad_b({a}, {b}, {c}, {int})"),
-            Op::PamExp2Grad => format!("pam_exp2_grad({a}, {b})"),
-            Op::PamLog2Grad => format!("pam_log2_grad({a}, {b})"),
-            Op::Add => format!("f32_add({a}, {b})"),
-            Op::Sub => format!("f32_sub({a}, {b})"),
-            Op::Max => format!("f32_max({a}, {b})"),
-            Op::Min => format!("f32_min({a}, {b})"),
-            Op::Neg => format!("f32_neg({a})"),
-            Op::Abs => format!("f32_abs({a})"),
-            Op::Floor => format!("f32_floor({a})"),
-            Op::Ceil => format!("f32_ceil({a})"),
-            Op::Round => format!("f32_round({a})"),
-            Op::Sign => format!("f32_sign({a})"),
-            Op::Relu => format!("f32_relu({a})"),
-            _ => String::new(),
-        };
-        if !text.is_empty() {
-            return Ok(text);
-        }
-    }
-    let is_float = f.from.is_float();
-    let one = |name: &str| format!("{name}<{t}>({a})");
-    let two = |name: &str| format!("{name}<{t}>({a}, {b})");
-    Ok(match f.op {
-        Op::Cast => format!("cast<{}, {t}>({a})", number(f.to)),
-        Op::Where => format!("{a} ? {b} : {c}"),
-        Op::Identity => a,
-        Op::Equal => two("is_equal"),
-        Op::Less => two("is_less"),
-        Op::LessOrEqual => two("is_less_or_equal"),
-        Op::Greater => format!("is_less<{t}>({b}, {a})"),
-        Op::GreaterOrEqual => format!("is_less_or_equal<{t}>({b}, {a})"),
-        Op::IsNaN => one("is_nan"),
-        Op::IsInf => format!("is_infinite<{t}>({a}, {int})"),
-        Op::And | Op::BitwiseAnd => format!("{a} & {b}"),
-        Op::Or | Op::BitwiseOr => format!("{a} | {b}"),
-        Op::Xor | Op::BitwiseXor => format!("{a} ^ {b}"),
-        Op::Not => format!("{a} == 0"),
-        Op::BitwiseNot => format!("~{a}"),
-        Op::BitShift if int != 0 => two("shift_left"),
-        Op::BitShift => two("shift_right"),
-        Op::Add => two("add"),
-        Op::Sub => two("sub"),
-        Op::Max => two("larger_of"),
-        Op::Min => two("smaller_of"),
-        Op::Neg => one("negate"),
-        Op::Abs => one("absolute"),
-        Op::Sign => one("sign_of"),
-        Op::Relu => one("relu"),
-        Op::Floor => one("floor_of"),
-        Op::Ceil => one("ceil_of"),
-        Op::Round => one("round_of"),
-        Op::ThresholdedRelu => {
-            format!("threshold_relu<{t}>({a}, {})", float(f.imm.float[0]))
-        }
-        Op::Shrink => {
-            let [bias, lambda] = f.imm.float.map(float);
-            format!("shrink<{t}>({a}, {bias}, {lambda})")
-        }
-        Op::Mul if !is_float => two("int_mul"),
-        Op::Div if !is_float => two("int_div"),
-        Op::Mod if !is_float => format!("int_mod<{t}>({a}, {b}, {int})"),
-        Op::Pow if !is_float => two("int_pow"),
-        Op::Mul => two("native_mul"),
-        Op::Div => two("native_div"),
-        Op::Mod => two("native_rem"),
-        Op::Pow => two("native_pow"),
-        Op::Exp => one("native_exp"),
-        Op::Log => one("native_log"),
-        Op::Sqrt => one("native_sqrt"),
-        Op::Reciprocal => one("native_reciprocal"),
-        Op::Tanh => one("native_tanh"),
-        Op::Sigmoid => one("native_sigmoid"),
-        Op::Erf => one("native_erf"),
-        Op::Sin => one("native_sin"),
-        Op::Cos => one("native_cos"),
-        Op::Tan => one("native_tan"),
-        Op::Asin => one("native_asin"),
-        Op::Acos => one("native_acos"),
-        Op::Atan => one("native_atan"),
-        Op::Sinh => one("native_sinh"),
-        Op::Cosh => one("native_cosh"),
-        Op::Asinh => one("native_asinh"),
-        Op::Acosh => one("native_acosh"),
-        Op::Atanh => one("native_atanh"),
-        op => return Err(format!("the CUDA backend has no form of {}", op.name())),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -363,6 +139,6 @@ mod tests {
         let [source] = &e.sources()[..] else { panic!("one unit") };
         assert_eq!(source.kernels, [a.as_str(), b.as_str()]);
         assert!(source.text.contains(&format!("PAM_UNIFORM({a})")));
-        assert!(source.text.starts_with("#include \"movement.cuh\"\n#include \"lines.cuh\"\n"));
+        assert!(source.text.starts_with("#include \"lines.cuh\"\n#include \"movement.cuh\"\n"));
     }
 }

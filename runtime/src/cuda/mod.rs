@@ -23,6 +23,7 @@ mod lower;
 pub mod machine;
 pub mod nvrtc;
 mod order;
+mod program;
 pub mod source;
 
 pub(crate) use backend::Backend;

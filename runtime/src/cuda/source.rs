@@ -17,7 +17,9 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("elementwise.cuh", kernels!("elementwise.cuh")),
     ("native.cuh", kernels!("native.cuh")),
     ("movement.cuh", kernels!("movement.cuh")),
+    ("lane.cuh", kernels!("lane.cuh")),
     ("lines.cuh", kernels!("lines.cuh")),
+    ("rows.cuh", kernels!("rows.cuh")),
     ("window.cuh", kernels!("window.cuh")),
 ];
 

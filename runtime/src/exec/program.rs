@@ -5,8 +5,12 @@
 //! is a tile of an operand read in place, of a result, or of scratch. Operands that are broadcast,
 //! transposed or sliced are gathered into scratch tile by tile and never materialised.
 //!
-//! The index space is divided among the threads at tile borders; as every element is computed by
-//! itself, the division does not show in the result.
+//! Where the index space consists of rows, a program may reduce each of them: softmax, norms and losses
+//! are one program. A tile is then some whole rows, and registers hold a number for each element or one
+//! for each row; the latter are computed with like the others and spread over their rows.
+//!
+//! The index space is divided among the threads at tile borders; as every element, or every row, is
+//! computed by itself, the division does not show in the result.
 
 use super::kernel::Kernel;
 use super::memory::Outs;
@@ -14,7 +18,9 @@ use crate::host::number::{of, of_mut, with_size};
 use crate::host::pointwise::Function;
 use crate::host::strided::Strided;
 use pam_kernels::Pool;
+use pam_kernels::reduce::{Reduction, reduce_rows};
 use smallvec::SmallVec;
+use std::ops::Range;
 
 /// Bytes that the registers of one thread may take together.
 const CACHE: usize = 24 * 1024;
@@ -23,8 +29,26 @@ const TILE: (usize, usize) = (256, 4096);
 /// Elements below which a program runs on one thread: handing over costs more than it gains.
 const GRAIN: usize = 16 * 1024;
 
-/// A register.
+/// What there is one number for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Per {
+    /// Each element of the index space.
+    Element,
+    /// Each row.
+    Row,
+}
+
+/// What a register holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// Bytes of a number.
+    pub size: usize,
+    /// What there is a number for.
+    pub per: Per,
+}
+
+/// A register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reg {
     /// The tile of an operand, in place.
     In(u16),
@@ -55,8 +79,8 @@ pub enum Access {
 /// An operand in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Operand {
-    /// Bytes an element takes.
-    pub size: usize,
+    /// What its register holds.
+    pub format: Format,
     /// How it is read.
     pub access: Access,
 }
@@ -89,6 +113,22 @@ pub enum Action {
         /// Its result.
         to: Reg,
     },
+    /// Reduces each row.
+    Reduce {
+        /// How.
+        reduction: Reduction,
+        /// Floats, one for each element.
+        from: Reg,
+        /// Floats, one for each row.
+        to: Reg,
+    },
+    /// Repeats the number of a row for each of its elements.
+    Spread {
+        /// Numbers of rows.
+        from: Reg,
+        /// Numbers of elements.
+        to: Reg,
+    },
 }
 
 /// A program.
@@ -96,41 +136,71 @@ pub enum Action {
 pub struct Program {
     /// Elements of the index space.
     pub count: usize,
+    /// Elements of a row; 1 where nothing is reduced.
+    pub row: usize,
     /// What is read.
     pub operands: Vec<Operand>,
     /// What happens to a tile, in order.
     pub actions: Vec<Action>,
-    /// Element sizes of the results, in bytes.
-    pub outs: SmallVec<[usize; 4]>,
-    /// Element sizes of the scratch registers, in bytes.
-    pub temps: Vec<usize>,
+    /// The results.
+    pub outs: SmallVec<[Format; 4]>,
+    /// The scratch registers.
+    pub temps: Vec<Format>,
+    /// Elements of a tile, a multiple of the row.
     tile: usize,
 }
 
 impl Program {
-    /// A program over `count` elements; `outs` and `temps` are element sizes in bytes.
+    /// A program over `count` elements in rows of `row`.
     pub fn new(
-        count: usize,
+        [count, row]: [usize; 2],
         operands: Vec<Operand>,
         actions: Vec<Action>,
-        outs: SmallVec<[usize; 4]>,
-        temps: Vec<usize>,
+        outs: SmallVec<[Format; 4]>,
+        temps: Vec<Format>,
     ) -> Program {
-        let width: usize = temps.iter().chain(&outs).sum();
+        let elements = temps.iter().chain(&outs).filter(|f| f.per == Per::Element);
+        let width: usize = elements.map(|f| f.size).sum();
         let tile = (CACHE / width.max(1)).clamp(TILE.0, TILE.1);
-        // Multiples of 64 elements keep every register of every size aligned to a cache line.
-        let tile = (tile / 64 * 64).min(count.next_multiple_of(64)).max(64);
-        Program { count, operands, actions, outs, temps, tile }
+        let tile = match row {
+            // Multiples of 64 elements keep every register of every size aligned to a cache line.
+            1 => (tile / 64 * 64).min(count.next_multiple_of(64)).max(64),
+            row => (tile / row * row).min(count).max(row),
+        };
+        Program { count, row, operands, actions, outs, temps, tile }
+    }
+
+    /// What a register holds.
+    pub fn format(&self, reg: Reg) -> Format {
+        match reg {
+            Reg::In(i) => self.operands[i as usize].format,
+            Reg::Temp(t) => self.temps[t as usize],
+            Reg::Out(k) => self.outs[k as usize],
+        }
     }
 
     /// Bytes of scratch one thread needs.
     pub fn scratch(&self) -> usize {
-        self.temps.iter().map(|size| size * self.tile).sum()
+        self.temps.iter().map(|f| self.room(f)).sum()
+    }
+
+    /// Bytes a scratch register takes.
+    fn room(&self, format: &Format) -> usize {
+        format.size * self.numbers(format.per, self.tile).next_multiple_of(64)
+    }
+
+    /// How many numbers there are for so many elements.
+    fn numbers(&self, per: Per, elements: usize) -> usize {
+        match per {
+            Per::Element => elements,
+            Per::Row => elements / self.row,
+        }
     }
 
     /// How many operations it applies to each element.
     pub fn operations(&self) -> usize {
-        self.actions.iter().filter(|a| matches!(a, Action::Compute { .. })).count()
+        let counted = |a: &&Action| matches!(a, Action::Compute { .. } | Action::Reduce { .. });
+        self.actions.iter().filter(counted).count()
     }
 
     /// Runs it. `ins` holds the memory of the operands (nothing for those that are read in place),
@@ -157,8 +227,8 @@ impl Program {
             return self.serial(from, to, ins, outs, scratch);
         }
         let (mut low, mut high) = (Outs::new(), Outs::new());
-        for (out, size) in outs.into_iter().zip(&self.outs) {
-            let (l, h) = out.split_at_mut((middle - from) * size);
+        for (out, f) in outs.into_iter().zip(&self.outs) {
+            let (l, h) = out.split_at_mut(self.numbers(f.per, middle - from) * f.size);
             low.push(l);
             high.push(h);
         }
@@ -180,14 +250,14 @@ impl Program {
     ) {
         let mut temps: SmallVec<[&mut [u8]; 16]> = SmallVec::new();
         let mut scratch = scratch;
-        for size in &self.temps {
-            let (temp, rest) = scratch.split_at_mut(size * self.tile);
+        for format in &self.temps {
+            let (temp, rest) = scratch.split_at_mut(self.room(format));
             temps.push(temp);
             scratch = rest;
         }
         for (operand, bytes) in self.operands.iter().zip(ins) {
             if let Access::Single { offset, temp } = operand.access {
-                with_size!(operand.size, T => {
+                with_size!(operand.format.size, T => {
                     of_mut::<T>(temps[temp as usize]).fill(of::<T>(bytes)[offset]);
                 });
             }
@@ -216,45 +286,64 @@ struct Tile<'t, 's, 'm> {
 
 impl<'s, 'm> Tile<'_, 's, 'm> {
     fn act(&mut self, action: &Action) {
+        let row = self.program.row;
         match action {
             Action::Fill { operand, to } => self.fill(*operand, *to),
-            Action::Copy { from, to } => self.write(*to, |tile, out| {
-                out.copy_from_slice(tile.get(*from, out.len() / tile.n));
-            }),
+            Action::Copy { from, to } => {
+                self.write(*to, |tile, out| out.copy_from_slice(tile.get(*from)));
+            }
             Action::Compute { kernel, args, to, .. } => self.write(*to, |tile, out| {
-                let arg = |i: usize| args[i].map_or(&[][..], |r| tile.get(r, kernel.size(i)));
+                let arg = |i: usize| args[i].map_or(&[][..], |r| tile.get(r));
                 kernel.compute([arg(0), arg(1), arg(2)], out);
             }),
+            Action::Reduce { reduction, from, to } => self.write(*to, |tile, out| {
+                reduce_rows(*reduction, row, of(tile.get(*from)), of_mut(out));
+            }),
+            Action::Spread { from, to } => {
+                let Format { size, .. } = self.program.format(*to);
+                self.write(*to, |tile, out| {
+                    with_size!(size, T => {
+                        let values = of::<T>(tile.get(*from));
+                        of_mut::<T>(out).chunks_mut(row).zip(values).for_each(|(o, x)| o.fill(*x));
+                    })
+                });
+            }
         }
     }
 
     fn fill(&mut self, operand: u16, to: Reg) {
-        let Operand { size, access } = &self.program.operands[operand as usize];
-        let size = *size;
+        let Operand { format, access } = &self.program.operands[operand as usize];
         self.write(to, |tile, out| match access {
-            Access::Direct => out.copy_from_slice(tile.get(Reg::In(operand), size)),
+            Access::Direct => out.copy_from_slice(tile.get(Reg::In(operand))),
             Access::InPlace(k) => {
                 // A result that is nothing but a copy of what it overwrites is there already.
                 if to != Reg::Out(*k) {
-                    out.copy_from_slice(tile.get(Reg::Out(*k), size));
+                    out.copy_from_slice(tile.get(Reg::Out(*k)));
                 }
             }
-            Access::Single { offset, .. } => with_size!(size, T => {
+            Access::Single { offset, .. } => with_size!(format.size, T => {
                 of_mut::<T>(out).fill(of::<T>(tile.ins[operand as usize])[*offset]);
             }),
-            Access::Walk(walk) => with_size!(size, T => {
-                walk.read(of::<T>(tile.ins[operand as usize]), tile.at, of_mut::<T>(out));
+            Access::Walk(walk) => with_size!(format.size, T => {
+                let at = tile.program.numbers(format.per, tile.at);
+                walk.read(of::<T>(tile.ins[operand as usize]), at, of_mut::<T>(out));
             }),
         });
     }
 
+    /// Where the tile of a register lies that begins at element `first`, in bytes.
+    fn range(&self, reg: Reg, first: usize) -> Range<usize> {
+        let Format { size, per } = self.program.format(reg);
+        let begin = self.program.numbers(per, first) * size;
+        begin..begin + self.program.numbers(per, self.n) * size
+    }
+
     /// The tile of a register for reading.
-    fn get(&self, reg: Reg, size: usize) -> &[u8] {
-        let bytes = self.n * size;
+    fn get(&self, reg: Reg) -> &[u8] {
         match reg {
-            Reg::In(i) => &self.ins[i as usize][self.at * size..][..bytes],
-            Reg::Temp(t) => &self.temps[t as usize][..bytes],
-            Reg::Out(k) => &self.outs[k as usize][(self.at - self.from) * size..][..bytes],
+            Reg::In(i) => &self.ins[i as usize][self.range(reg, self.at)],
+            Reg::Temp(t) => &self.temps[t as usize][self.range(reg, 0)],
+            Reg::Out(k) => &self.outs[k as usize][self.range(reg, self.at - self.from)],
         }
     }
 
@@ -262,14 +351,15 @@ impl<'s, 'm> Tile<'_, 's, 'm> {
     fn write(&mut self, to: Reg, f: impl FnOnce(&Self, &mut [u8])) {
         match to {
             Reg::Temp(t) => {
+                let range = self.range(to, 0);
                 let register: &'s mut [u8] = std::mem::take(&mut self.temps[t as usize]);
-                f(self, &mut register[..self.n * self.program.temps[t as usize]]);
+                f(self, &mut register[range]);
                 self.temps[t as usize] = register;
             }
             Reg::Out(k) => {
-                let size = self.program.outs[k as usize];
+                let range = self.range(to, self.at - self.from);
                 let register: &'m mut [u8] = std::mem::take(&mut self.outs[k as usize]);
-                f(self, &mut register[(self.at - self.from) * size..][..self.n * size]);
+                f(self, &mut register[range]);
                 self.outs[k as usize] = register;
             }
             Reg::In(_) => unreachable!("operands are not written"),

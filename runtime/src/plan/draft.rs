@@ -1,14 +1,15 @@
 //! Elementwise programs before memory is assigned: a group of nodes over one index space.
 //!
-//! A draft collects the operations of its nodes and the tensors they read from memory. What its
+//! A draft collects the operations of its nodes, reductions of rows among them, and the tensors they read from memory. What its
 //! nodes hand to each other stays in registers; [`Draft::finish`] assigns these and decides which
 //! results are stored.
 
 use crate::exec::kernel::Kernel;
-use crate::exec::program::{Access, Action, Operand, Program, Reg};
+use crate::exec::program::{Access, Action, Format, Operand, Per, Program, Reg};
 use crate::host::pointwise::Function;
 use crate::host::strided::Strided;
 use pam_ir::graph::ValueId;
+use pam_kernels::reduce::Reduction;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
@@ -33,17 +34,24 @@ pub struct Read {
     pub root: ValueId,
     /// Where in the buffer the operand begins, in bytes.
     pub offset: usize,
-    /// Bytes an element takes.
-    pub size: usize,
+    /// What its register holds.
+    pub format: Format,
     /// How many bytes of the buffer the operand spans.
     pub span: usize,
-    /// In which order; `None` reads element i for element i.
+    /// In which order; `None` reads element i for element i, or for row i.
     pub walk: Option<Strided>,
 }
 
+enum Work {
+    Compute(Function),
+    Reduce(Reduction),
+    Spread,
+}
+
 struct Operation {
-    function: Function,
+    work: Work,
     args: SmallVec<[Virtual; 3]>,
+    format: Format,
 }
 
 /// An elementwise program in the making.
@@ -51,6 +59,8 @@ struct Operation {
 pub struct Draft {
     /// Number of elements of the index space.
     pub count: usize,
+    /// Elements of a row; 1 where nothing is reduced.
+    pub row: usize,
     /// What is read.
     pub reads: Vec<Read>,
     operations: Vec<Operation>,
@@ -58,9 +68,27 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// An empty draft over so many elements.
-    pub fn new(count: usize) -> Draft {
-        Draft { count, ..Draft::default() }
+    /// An empty draft over so many elements in rows of so many.
+    pub fn new(count: usize, row: usize) -> Draft {
+        Draft { count, row, ..Draft::default() }
+    }
+
+    /// What a value of so many elements has a number for.
+    pub fn per(&self, elements: usize) -> Per {
+        if elements == self.count { Per::Element } else { Per::Row }
+    }
+
+    /// How a value of a number for each row is read for each element.
+    pub fn spreading(&self) -> Strided {
+        Strided::new(&[self.count / self.row, self.row], &[1, 0], 0)
+    }
+
+    /// What a register holds; `None` for an omitted operand.
+    pub fn format(&self, v: Virtual) -> Option<Format> {
+        match v {
+            Virtual::Operand(r) => self.reads.get(r as usize).map(|r| r.format),
+            Virtual::Result(i) => self.operations.get(i as usize).map(|o| o.format),
+        }
     }
 
     /// The register of a read; equal reads share one.
@@ -73,10 +101,31 @@ impl Draft {
         Virtual::Operand(index as u32)
     }
 
+    fn append(&mut self, work: Work, args: &[Virtual], format: Format) -> Virtual {
+        self.operations.push(Operation { work, args: args.into(), format });
+        Virtual::Result(self.operations.len() as u32 - 1)
+    }
+
     /// Appends an operation.
     pub fn operation(&mut self, function: Function, args: &[Virtual]) -> Virtual {
-        self.operations.push(Operation { function, args: args.into() });
-        Virtual::Result(self.operations.len() as u32 - 1)
+        let per = args.first().and_then(|&a| self.format(a)).map_or(Per::Element, |f| f.per);
+        let format = Format { size: function.to.size(), per };
+        self.append(Work::Compute(function), args, format)
+    }
+
+    /// Appends a reduction of each row of floats.
+    pub fn reduce(&mut self, reduction: Reduction, arg: Virtual) -> Virtual {
+        self.append(Work::Reduce(reduction), &[arg], Format { size: 4, per: Per::Row })
+    }
+
+    /// A register that holds the number of its row for each element.
+    pub fn spread(&mut self, arg: Virtual) -> Virtual {
+        let known = |o: &Operation| matches!(o.work, Work::Spread) && o.args[0] == arg;
+        if let Some(i) = self.operations.iter().position(known) {
+            return Virtual::Result(i as u32);
+        }
+        let size = self.format(arg).map_or(4, |f| f.size);
+        self.append(Work::Spread, &[arg], Format { size, per: Per::Element })
     }
 
     /// The register that holds a value computed or copied here.
@@ -89,12 +138,15 @@ impl Draft {
         self.values.insert(root, at);
     }
 
-    /// Assigns registers. `stores` are the values that leave the program, each with its element
-    /// size; `in_place` says for a store which read's memory it takes over.
-    pub fn finish(&self, stores: &[(ValueId, usize)], in_place: &[Option<usize>]) -> Program {
+    /// Assigns registers. `stores` are the values that leave the program; `in_place` says for a store
+    /// which read's memory it takes over.
+    pub fn finish(&self, stores: &[ValueId], in_place: &[Option<usize>]) -> Program {
         let mut stored: HashMap<Virtual, SmallVec<[u16; 2]>> = HashMap::new();
-        for (k, (root, _)) in stores.iter().enumerate() {
-            stored.entry(self.values[root]).or_default().push(k as u16);
+        let mut outs = SmallVec::new();
+        for (k, root) in stores.iter().enumerate() {
+            let v = self.values[root];
+            stored.entry(v).or_default().push(k as u16);
+            outs.extend(self.format(v));
         }
         let overwritten = |r: usize| in_place.iter().position(|p| *p == Some(r));
         let mut last: HashMap<Virtual, usize> = HashMap::new();
@@ -114,7 +166,7 @@ impl Draft {
                 (_, Some(k)) => Access::InPlace(k as u16),
                 (None, None) => Access::Direct,
                 (Some(walk), None) if walk.is_single() && used => {
-                    let temp = pool.take(read.size);
+                    let temp = pool.take(read.format);
                     at.insert(v, Reg::Temp(temp));
                     Access::Single { offset: walk.offset as usize, temp }
                 }
@@ -126,13 +178,13 @@ impl Draft {
                     at.insert(v, Reg::In(r as u16));
                 }
                 Access::InPlace(_) if used => {
-                    let to = Reg::Temp(pool.take(read.size));
+                    let to = Reg::Temp(pool.take(read.format));
                     at.insert(v, to);
                     actions.push(Action::Fill { operand: r as u16, to });
                 }
                 Access::InPlace(_) | Access::Single { .. } | Access::Walk(_) => {}
             }
-            operands.push(Operand { size: read.size, access });
+            operands.push(Operand { format: read.format, access });
         }
         // Results that are nothing but a copy of an operand.
         let mut copies: Vec<(&Virtual, &SmallVec<[u16; 2]>)> =
@@ -148,7 +200,7 @@ impl Draft {
             let mut args = [None; 3];
             for (slot, &a) in args.iter_mut().zip(&op.args) {
                 if let (Virtual::Operand(r), None) = (a, at.get(&a)) {
-                    let to = Reg::Temp(pool.take(self.reads[r as usize].size));
+                    let to = Reg::Temp(pool.take(self.reads[r as usize].format));
                     actions.push(Action::Fill { operand: r as u16, to });
                     at.insert(a, to);
                 }
@@ -157,10 +209,21 @@ impl Draft {
             let v = Virtual::Result(i as u32);
             let to = match stored.get(&v) {
                 Some(stores) => Reg::Out(stores[0]),
-                None => Reg::Temp(pool.take(op.function.to.size())),
+                None => Reg::Temp(pool.take(op.format)),
             };
-            let kernel = Kernel::of(&op.function);
-            actions.push(Action::Compute { function: op.function, kernel, args, to });
+            actions.push(match (&op.work, args[0]) {
+                (Work::Compute(function), _) => {
+                    let kernel = Kernel::of(function);
+                    Action::Compute { function: *function, kernel, args, to }
+                }
+                (Work::Reduce(reduction), Some(from)) => {
+                    Action::Reduce { reduction: *reduction, from, to }
+                }
+                (Work::Spread, Some(from)) => Action::Spread { from, to },
+                (Work::Reduce(_) | Work::Spread, None) => {
+                    unreachable!("a reduction has an operand")
+                }
+            });
             at.insert(v, to);
             for &k in stored.get(&v).into_iter().flat_map(|s| &s[1..]) {
                 actions.push(Action::Copy { from: to, to: Reg::Out(k) });
@@ -183,13 +246,7 @@ impl Draft {
                 }
             }
         }
-        Program::new(
-            self.count,
-            operands,
-            actions,
-            stores.iter().map(|&(_, size)| size).collect(),
-            pool.sizes,
-        )
+        Program::new([self.count, self.row], operands, actions, outs, pool.formats)
     }
 
     /// A read whose memory the result `v` of so many bytes can take over: it is read element for
@@ -201,9 +258,9 @@ impl Draft {
         stores: &[Option<ValueId>],
         ends_here: impl Fn(&ValueId) -> bool,
     ) -> Option<usize> {
-        let size = bytes / self.count;
-        let result = self.values.get(&v)?;
-        if matches!(result, Virtual::Operand(_)) {
+        let result = *self.values.get(&v)?;
+        let format = self.format(result)?;
+        if matches!(result, Virtual::Operand(_)) || format.per == Per::Row {
             return None;
         }
         let copied = |r: usize| {
@@ -214,7 +271,7 @@ impl Draft {
             let read = &self.reads[r];
             read.walk.is_none()
                 && read.offset == 0
-                && (read.size, read.span) == (size, bytes)
+                && (read.format, read.span) == (format, bytes)
                 && ends_here(&read.root)
                 && !copied(r)
                 && self.reads.iter().filter(|other| other.root == read.root).count() == 1
@@ -222,20 +279,20 @@ impl Draft {
     }
 }
 
-/// Temporary registers: a free one of the same element size is used again.
+/// Temporary registers: a free one of the same format is used again.
 #[derive(Default)]
 struct Temps {
-    sizes: Vec<usize>,
+    formats: Vec<Format>,
     free: Vec<u16>,
 }
 
 impl Temps {
-    fn take(&mut self, size: usize) -> u16 {
-        if let Some(i) = self.free.iter().rposition(|&t| self.sizes[t as usize] == size) {
+    fn take(&mut self, format: Format) -> u16 {
+        if let Some(i) = self.free.iter().rposition(|&t| self.formats[t as usize] == format) {
             return self.free.swap_remove(i);
         }
-        self.sizes.push(size);
-        self.sizes.len() as u16 - 1
+        self.formats.push(format);
+        self.formats.len() as u16 - 1
     }
 
     fn give(&mut self, t: u16) {

@@ -300,7 +300,7 @@ impl<'g> Planner<'g> {
             let in_place = vec![None; stores.len()];
             return Ok(Sketch { node: first.node, draft: None, reads, views, stores, in_place });
         };
-        let mut draft = Draft::new(space.iter().product());
+        let mut draft = Draft::new(space.iter().product(), group.row);
         let mut stores = Vec::new();
         for &item in &group.items {
             let node = graph.node(item.node);
@@ -375,8 +375,7 @@ impl<'g> Planner<'g> {
         }
         let kernel = match sketch.draft {
             Some(draft) => {
-                let size = |v: &Option<ValueId>| v.map(|v| (v, graph.ty(v).dtype.size()));
-                let stores: Vec<(ValueId, usize)> = sketch.stores.iter().filter_map(size).collect();
+                let stores: Vec<ValueId> = sketch.stores.iter().filter_map(|v| *v).collect();
                 Kernel::Program(draft.finish(&stores, &sketch.in_place))
             }
             None => Kernel::lower(graph, node, &sketch.views)

@@ -1,11 +1,13 @@
-//! Elementwise nodes as operations of a [`Draft`].
+//! Elementwise nodes and reductions of rows as operations of a [`Draft`].
 
 use super::alias::Aliases;
 use super::draft::{Draft, Read, Virtual};
 use super::group::Item;
 use super::movement;
+use crate::exec::program::{Format, Per};
 use crate::host::pointwise::{Function, Immediate, known};
 use crate::host::strided::{Strided, broadcast_strides};
+use crate::steps::reduce::Reduce;
 use pam_ir::graph::{Graph, Node, ValueId};
 use pam_ir::op::{Level, Op};
 use pam_ir::tensor::Tensor;
@@ -31,6 +33,9 @@ impl Literals {
     }
 }
 
+/// The longest rows that are reduced within a program: so many floats are half of a second-level cache.
+const MAX_ROW: usize = 32 * 1024;
+
 /// Whether a node is elementwise: each element of its results depends on at most one element of
 /// each operand, at a place that strides describe.
 pub fn is(graph: &Graph, node: &Node) -> bool {
@@ -52,6 +57,19 @@ pub fn is(graph: &Graph, node: &Node) -> bool {
         }
         op if op.level() == Level::Pam => ty(0) == Some(DType::F32),
         op => ty(0).is_some_and(|t| known(op, t)),
+    }
+}
+
+/// The reduction that a node is, and the length of the rows it reduces, where it is one of floats along
+/// the last dimensions, whose rows are short enough to stay in the cache.
+pub fn reduction_of_rows(graph: &Graph, node: &Node) -> Option<(Reduce, usize)> {
+    if !matches!(node.op, Op::ReduceSum | Op::ReduceMax | Op::ReduceMin | Op::ReduceL1) {
+        return None;
+    }
+    let reduce = Reduce::of(graph, node).ok()?;
+    match reduce.passes[..] {
+        [[_, row @ 2..=MAX_ROW, 1]] if reduce.dtype == DType::F32 => Some((reduce, row)),
+        _ => None,
     }
 }
 
@@ -94,6 +112,13 @@ pub fn append(
     let node = graph.node(item.node);
     let output = node.output(item.output).ok_or("the output is missing")?;
     let to = graph.ty(output).dtype;
+    if let Some((reduce, _)) = reduction_of_rows(graph, node) {
+        let v = node.input(0).ok_or("no input")?;
+        let arg = operand(draft, graph, aliases, v, None, Per::Element);
+        let result = draft.reduce(reduce.reduction, arg);
+        draft.define(output, result);
+        return Ok(());
+    }
     let mut args = Vec::new();
     if movement::walk(graph, node, item.output)?.is_some() {
         args.push(arg(draft, graph, aliases, item, node.input(0).ok_or("no input")?)?);
@@ -105,8 +130,10 @@ pub fn append(
             _ => Tensor::scalar(0f32),
         };
         let (root, size) = (literals.add(value), to.size());
-        let walk = Some(Strided::new(&[draft.count], &[0], 0));
-        args.push(draft.read(Read { root, offset: 0, size, span: size, walk }));
+        let n = graph.ty(output).elements();
+        let (format, walk) =
+            (Format { size, per: draft.per(n) }, Some(Strided::new(&[n], &[0], 0)));
+        args.push(draft.read(Read { root, offset: 0, format, span: size, walk }));
     } else {
         for v in &node.inputs {
             args.push(match v {
@@ -172,20 +199,36 @@ fn arg(
     item: Item,
     v: ValueId,
 ) -> Result<Virtual, String> {
+    let node = graph.node(item.node);
+    let walk = walk_of_operand(graph, node, item.output, v)?;
+    let to = node.output(item.output).ok_or("the output is missing")?;
+    let per = draft.per(graph.ty(to).elements());
+    Ok(operand(draft, graph, aliases, v, walk, per))
+}
+
+/// The register of a value that is read in this order for something that there is one of per this.
+fn operand(
+    draft: &mut Draft,
+    graph: &Graph,
+    aliases: &Aliases,
+    v: ValueId,
+    walk: Option<Strided>,
+    per: Per,
+) -> Virtual {
     let alias = aliases.of(v);
-    let walk = walk_of_operand(graph, graph.node(item.node), item.output, v)?;
-    if let (None, true, Some(register)) = (&walk, alias.whole(graph, v), draft.value(alias.root)) {
-        return Ok(register);
+    let here = draft.value(alias.root).filter(|_| alias.whole(graph, v));
+    if let Some(register) = here {
+        let known = draft.format(register).map(|f| f.per);
+        if walk.is_none() && known == Some(per) {
+            return register;
+        }
+        if known == Some(Per::Row) && walk.as_ref() == Some(&draft.spreading()) {
+            return draft.spread(register);
+        }
     }
     let ty = graph.ty(v);
-    let read = Read {
-        root: alias.root,
-        offset: alias.offset,
-        size: ty.dtype.size(),
-        span: ty.bytes(),
-        walk,
-    };
-    Ok(draft.read(read))
+    let format = Format { size: ty.dtype.size(), per };
+    draft.read(Read { root: alias.root, offset: alias.offset, format, span: ty.bytes(), walk })
 }
 
 fn immediate(node: &Node) -> Immediate {

@@ -8,6 +8,7 @@ use super::{Io, Site, Step};
 use crate::host::number::{Number, of, of_mut, with_type};
 use bytemuck::Pod;
 use pam_ir::geometry::{reduced_axes, reduction_passes};
+use pam_ir::graph::{Graph, Node};
 use pam_ir::op::Op;
 use pam_ir::types::DType;
 use pam_kernels::reduce::{Reduction, reduce};
@@ -21,6 +22,14 @@ pub struct Reduce {
 }
 
 impl Reduce {
+    /// The reduction that a node is.
+    ///
+    /// # Errors
+    /// Where its attributes do not fit.
+    pub(crate) fn of(graph: &Graph, node: &Node) -> Result<Reduce, String> {
+        Reduce::lower(Site { graph, node })
+    }
+
     pub(super) fn lower(site: Site<'_>) -> Result<Reduce, String> {
         let from = site.input(0)?;
         let rank = from.rank();

@@ -11,9 +11,10 @@ mod window;
 
 use super::CudaError;
 use super::contract::Workspace;
-use super::emit::{Emitter, Header, number, program};
+use super::emit::{Emitter, Header, number};
 use super::machine::{Machine, upload};
 use super::order::{Order, Orders, Word};
+use super::program::program;
 use crate::plan::Step;
 use crate::steps::Kernel;
 use bytemuck::Pod;
@@ -93,13 +94,17 @@ impl Lowering<'_> {
         let out = bytes(0);
         match &step.kernel {
             Kernel::Program(p) => {
-                let count = Word::U32(small(p.count, "an elementwise program")?);
+                small(p.count, "an elementwise program")?;
                 let (header, text) = program(p).map_err(CudaError::Unsupported)?;
                 let kernel = b.emit(header, text);
                 let direct = |i: &usize| step.ins[*i].is_some();
                 let ins = (0..p.operands.len()).filter(direct).map(Word::In);
-                let args = ins.chain((0..p.outs.len()).map(Word::Out)).chain([count]).collect();
-                b.each(kernel, p.count, args);
+                let args = ins
+                    .chain((0..p.outs.len()).map(Word::Out))
+                    .chain([Word::U32((p.count / p.row) as u32)]);
+                // A row has sixteen threads.
+                let threads = if p.row == 1 { p.count } else { p.count / p.row * 16 };
+                b.each(kernel, threads, args.collect());
             }
             Kernel::Matmul(m) => contract::matmul(&mut b, m, out)?,
             Kernel::MatmulGrad(m) => contract::matmul_grad(&mut b, m)?,

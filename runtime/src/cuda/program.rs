@@ -1,0 +1,450 @@
+//! The text of fused programs.
+//!
+//! Every number that a program computes is a variable of the text, written once. Sizes and strides are
+//! constants; the place of an element follows from its number by comparisons, subtractions and additions
+//! of such constants, never by a multiplication.
+//!
+//! A program that reduces rows goes over each row once for each reduction that depends on another one,
+//! and once more for its results. What it needs of the elements it computes again each time: the row is
+//! in the cache, and the operations are cheap.
+
+use super::emit::{Header, number, raw};
+use crate::exec::program::{Access, Action, Format, Per, Program, Reg};
+use crate::host::pointwise::Function;
+use crate::host::strided::Strided;
+use pam_ir::op::Op;
+use pam_ir::types::DType;
+use pam_kernels::reduce::Reduction;
+use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+/// A number that a program loads or computes.
+struct Value {
+    what: What,
+    args: SmallVec<[usize; 3]>,
+    format: Format,
+    /// How many passes over the row come before it is known.
+    pass: usize,
+}
+
+impl Value {
+    fn is_element(&self) -> bool {
+        self.format.per == Per::Element && !matches!(self.what, What::Single(..))
+    }
+}
+
+enum What {
+    /// The operand of the same number.
+    Load,
+    /// One element of it, at this place.
+    Single(usize),
+    /// An expression of the arguments.
+    Compute(String),
+    /// A reduction of the argument.
+    Reduce(Reduction),
+}
+
+/// A program as its numbers.
+struct Text<'p> {
+    program: &'p Program,
+    /// First those of the operands.
+    values: Vec<Value>,
+    /// The number that each result is.
+    outs: Vec<usize>,
+    header: Header,
+}
+
+/// The text of a program and the header it needs. Its parameters are the operands that are not
+/// overwritten, the results, and the number of elements or rows; only where an operand is read along
+/// strides or a row is reduced does the text depend on sizes.
+///
+/// # Errors
+/// Names the op that has no device form.
+pub fn program(p: &Program) -> Result<(Header, String), String> {
+    let text = Text::new(p)?;
+    let mut parameters = Vec::new();
+    for (i, operand) in p.operands.iter().enumerate() {
+        if !matches!(operand.access, Access::InPlace(_)) {
+            parameters.push(format!("const {} *i{i}", raw(operand.format.size)));
+        }
+    }
+    for (k, format) in p.outs.iter().enumerate() {
+        parameters.push(format!("{} *o{k}", raw(format.size)));
+    }
+    let list = parameters.join(", ");
+    let (count, body) = match p.row {
+        1 => ("count", text.elements()),
+        _ => ("rows", text.rows()),
+    };
+    let singles = text.singles();
+    Ok((text.header, format!("PAM_KERNEL @({list}, u32 {count}) {{\n{singles}{body}}}")))
+}
+
+impl<'p> Text<'p> {
+    fn new(program: &'p Program) -> Result<Text<'p>, String> {
+        let rows = program.row > 1;
+        let header = if rows { Header::Rows } else { Header::Movement };
+        let mut text = Text { program, values: Vec::new(), outs: Vec::new(), header };
+        // What the registers hold at the action that is looked at.
+        let mut held: HashMap<Reg, usize> = HashMap::new();
+        for (i, operand) in program.operands.iter().enumerate() {
+            held.insert(Reg::In(i as u16), i);
+            let what = match operand.access {
+                Access::Single { offset, temp } => {
+                    held.insert(Reg::Temp(temp), i);
+                    What::Single(offset)
+                }
+                _ => What::Load,
+            };
+            text.push(what, &[], operand.format);
+        }
+        for action in &program.actions {
+            let (to, value) = match action {
+                Action::Fill { operand, to } => (*to, usize::from(*operand)),
+                Action::Copy { from, to } | Action::Spread { from, to } => (*to, held[from]),
+                Action::Reduce { reduction, from, to } => {
+                    let what = What::Reduce(*reduction);
+                    (*to, text.push(what, &[held[from]], program.format(*to)))
+                }
+                Action::Compute { function, args, to, .. } => {
+                    let args: SmallVec<[usize; 3]> =
+                        args.iter().flatten().map(|r| held[r]).collect();
+                    let name = |i: usize| args.get(i).map_or("0".to_owned(), |v| format!("v{v}"));
+                    let value = expression(function, [name(0), name(1), name(2)])?;
+                    if value.contains("native_") {
+                        text.header = if rows { Header::NativeRows } else { Header::Native };
+                    }
+                    (*to, text.push(What::Compute(value), &args, program.format(*to)))
+                }
+            };
+            held.insert(to, value);
+        }
+        text.outs = (0..program.outs.len()).map(|k| held[&Reg::Out(k as u16)]).collect();
+        Ok(text)
+    }
+
+    fn push(&mut self, what: What, args: &[usize], format: Format) -> usize {
+        let before = args.iter().map(|&a| self.values[a].pass).max().unwrap_or(0);
+        let pass = before + usize::from(matches!(what, What::Reduce(_)));
+        self.values.push(Value { what, args: args.into(), format, pass });
+        self.values.len() - 1
+    }
+
+    /// The operands that are one number.
+    fn singles(&self) -> String {
+        let mut text = String::new();
+        for (i, value) in self.values.iter().enumerate() {
+            if let What::Single(offset) = value.what {
+                let _ =
+                    writeln!(text, "  {} v{i} = *elem(i{i}, {offset});", raw(value.format.size));
+            }
+        }
+        text
+    }
+
+    /// A loop over all elements.
+    fn elements(&self) -> String {
+        let mut text = "  PAM_EACH(n, count) {\n".to_owned();
+        self.compute(&self.outs, &mut text);
+        self.store(Per::Element, "n", &mut text);
+        text + "  }\n"
+    }
+
+    /// A loop over the rows, each of which is gone over several times.
+    fn rows(&self) -> String {
+        let row = self.program.row;
+        // Whole warps go on together, as they exchange their lanes: beyond the last row they repeat it.
+        let mut text = "  for (u64 some = shl<4>(blockIdx.x); some < rows; some += shl<4>(gridDim.x)) {\n    \
+                        u32 own = (u32)some + (threadIdx.x >> 4);\n    bool there = own < rows;\n    \
+                        u32 row = there ? own : rows - 1;\n"
+            .to_owned();
+        let _ = writeln!(text, "    u64 first = stride_mul(row, {row}u);");
+        let outer = self.walks(|_| true).filter_map(|(i, w)| Some((i, halves(w, row)?.0)));
+        places(&outer.collect::<Vec<_>>(), "row", 'p', &mut text);
+        let last = self.values.iter().map(|v| v.pass).max().unwrap_or(0);
+        for pass in 0..=last {
+            let now = |v: &Value| v.format.per == Per::Row && v.pass == pass;
+            let per_row: Vec<usize> = self.numbers(|v| now(v)).collect();
+            self.declare(&per_row, &mut text);
+            let reduces = |v: &Value| matches!(v.what, What::Reduce(_)) && v.pass == pass + 1;
+            let reductions: Vec<usize> = self.numbers(reduces).collect();
+            if !reductions.is_empty() {
+                self.reduce(&reductions, &mut text);
+            }
+        }
+        let _ = writeln!(text, "    if (there && row_thread() == 0) {{");
+        self.store(Per::Row, "row", &mut text);
+        let results: Vec<usize> = self.stores(Per::Element).map(|(_, v)| v).collect();
+        let _ = writeln!(text, "    }}");
+        if !results.is_empty() {
+            let _ = writeln!(text, "    PAM_EACH_OF_ROW(e, 0, there ? {row}u : 0) {{");
+            let _ = writeln!(text, "    u64 n = first + e;");
+            self.compute(&results, &mut text);
+            self.store(Per::Element, "n", &mut text);
+            let _ = writeln!(text, "    }}");
+        }
+        text + "  }\n"
+    }
+
+    /// One pass over a row.
+    fn reduce(&self, reductions: &[usize], text: &mut String) {
+        let row = self.program.row;
+        let code = |v: usize| match self.values[v].what {
+            What::Reduce(reduction) => reduction as u32,
+            _ => 0,
+        };
+        for &v in reductions {
+            let _ = writeln!(text, "    u32 v{v} = 0;");
+        }
+        let _ = writeln!(text, "    PAM_EACH_CHUNK(begin, end, {row}u) {{");
+        for &v in reductions {
+            let _ = writeln!(text, "    Lane a{v} = start({});", code(v));
+        }
+        let _ = writeln!(text, "    PAM_EACH_OF_ROW(e, begin, there ? end : begin) {{");
+        let _ = writeln!(text, "    u64 n = first + e;");
+        let args: Vec<usize> = reductions.iter().map(|&v| self.values[v].args[0]).collect();
+        self.compute(&args, text);
+        for (&v, arg) in reductions.iter().zip(&args) {
+            let _ = writeln!(text, "    take(a{v}, {}, as_float(v{arg}), e - begin);", code(v));
+        }
+        let _ = writeln!(text, "    }}");
+        for &v in reductions {
+            let _ = writeln!(text, "    v{v} = next_chunk({}, begin, v{v}, a{v});", code(v));
+        }
+        let _ = writeln!(text, "    }}");
+    }
+
+    /// The numbers of the values that are such.
+    fn numbers(&self, such: impl Fn(&Value) -> bool) -> impl Iterator<Item = usize> {
+        self.values.iter().enumerate().filter(move |(_, v)| such(v)).map(|(i, _)| i)
+    }
+
+    /// The results of that kind and the numbers they are.
+    fn stores(&self, per: Per) -> impl Iterator<Item = (usize, usize)> {
+        let outs = self.outs.iter().copied().enumerate();
+        outs.filter(move |&(k, _)| self.program.outs[k].per == per)
+    }
+
+    fn store(&self, per: Per, at: &str, text: &mut String) {
+        for (k, v) in self.stores(per) {
+            let _ = writeln!(text, "    *elem(o{k}, {at}) = v{v};");
+        }
+    }
+
+    /// Declares what one element of these values needs.
+    fn compute(&self, values: &[usize], text: &mut String) {
+        let mut needed = vec![false; self.values.len()];
+        values.iter().for_each(|&v| needed[v] = true);
+        for v in (0..needed.len()).rev() {
+            needed[v] &= self.values[v].is_element();
+            if needed[v] {
+                self.values[v].args.iter().for_each(|&a| needed[a] = true);
+            }
+        }
+        let needed: Vec<usize> = (0..needed.len()).filter(|&v| needed[v]).collect();
+        self.declare(&needed, text);
+    }
+
+    /// Declares values, all for the elements or all for the rows.
+    fn declare(&self, values: &[usize], text: &mut String) {
+        let row = self.program.row;
+        let per_row = values.first().is_some_and(|&v| self.values[v].format.per == Per::Row);
+        let number = if per_row { "row" } else { "n" };
+        let (mut whole, mut inner) = (Vec::new(), Vec::new());
+        for (i, walk) in self.walks(|i| values.contains(&i)) {
+            match halves(walk, row) {
+                Some((_, walk)) if !per_row && row > 1 => inner.push((i, walk)),
+                _ => whole.push((i, walk.clone())),
+            }
+        }
+        places(&whole, number, 'w', text);
+        places(&inner, "e", 'w', text);
+        for &v in values {
+            let value = match &self.values[v].what {
+                What::Compute(value) => value.clone(),
+                What::Load => match &self.program.operands[v].access {
+                    Access::InPlace(k) => format!("*elem(o{k}, {number})"),
+                    Access::Walk(_) if inner.iter().any(|(i, _)| *i == v) => {
+                        format!("*elem(i{v}, p{v} + w{v})")
+                    }
+                    Access::Walk(_) => format!("*elem(i{v}, w{v})"),
+                    _ => format!("*elem(i{v}, {number})"),
+                },
+                What::Single(_) | What::Reduce(_) => continue,
+            };
+            let _ = writeln!(text, "    {} v{v} = {value};", raw(self.values[v].format.size));
+        }
+    }
+
+    /// The operands that are read along strides.
+    fn walks(&self, such: impl Fn(usize) -> bool) -> impl Iterator<Item = (usize, &'p Strided)> {
+        let operands = self.program.operands.iter().enumerate();
+        operands.filter(move |(i, _)| such(*i)).filter_map(|(i, operand)| match &operand.access {
+            Access::Walk(walk) => Some((i, walk)),
+            _ => None,
+        })
+    }
+}
+
+/// A walk as one over the rows and one over the elements of each row, where a row is a number of its
+/// innermost dimensions.
+fn halves(walk: &Strided, row: usize) -> Option<(Strided, Strided)> {
+    let inner = |d: &usize| walk.dims[*d..].iter().product::<usize>() == row;
+    let d = (0..walk.dims.len()).find(inner)?;
+    let part = |from: usize, to: usize, offset| Strided {
+        dims: walk.dims[from..to].into(),
+        strides: walk.strides[from..to].into(),
+        offset,
+    };
+    Some((part(0, d, walk.offset), part(d, walk.dims.len(), 0)))
+}
+
+/// Declares for each operand where its element of that number lies, in variables of that name.
+fn places(walks: &[(usize, Strided)], number: &str, name: char, text: &mut String) {
+    // Operands with the same dimensions share the digits of the number.
+    let mut shared: Vec<(&[usize], Vec<(usize, &Strided)>)> = Vec::new();
+    for (i, walk) in walks {
+        match shared.iter_mut().find(|(dims, _)| *dims == walk.dims.as_slice()) {
+            Some((_, list)) => list.push((*i, walk)),
+            None => shared.push((&walk.dims, vec![(*i, walk)])),
+        }
+    }
+    for (dims, walks) in shared {
+        let first = walks[0].0;
+        for (i, walk) in &walks {
+            let _ = writeln!(text, "    u32 {name}{i} = {}u;", walk.offset as u32);
+        }
+        let _ = writeln!(text, "    u32 {name}d{first} = (u32){number};");
+        for (d, &dim) in dims.iter().enumerate() {
+            let weight: usize = dims[d + 1..].iter().product();
+            let steps = |walk: &Strided| walk.strides[d] as u32;
+            let unit = walks.iter().all(|(_, walk)| steps(walk) <= 1);
+            if d + 1 == dims.len() && unit {
+                // What is left is the innermost digit.
+                for (i, _) in walks.iter().filter(|(_, walk)| steps(walk) == 1) {
+                    let _ = writeln!(text, "    {name}{i} += {name}d{first};");
+                }
+                continue;
+            }
+            for bit in (0..usize::BITS - (dim - 1).leading_zeros()).rev() {
+                let step = weight << bit;
+                let _ = write!(
+                    text,
+                    "    if ({name}d{first} >= {step}u) {{ {name}d{first} -= {step}u;"
+                );
+                for (i, walk) in &walks {
+                    let by = steps(walk).wrapping_shl(bit);
+                    if by != 0 {
+                        let _ = write!(text, " {name}{i} += {by}u;");
+                    }
+                }
+                let _ = writeln!(text, " }}");
+            }
+        }
+    }
+}
+
+/// The device's expression of an operation.
+fn expression(f: &Function, [a, b, c]: [String; 3]) -> Result<String, String> {
+    let int = f.imm.int.clamp(i32::MIN.into(), i32::MAX.into());
+    let t = number(f.from);
+    let float = |x: f32| format!("as_float({:#x}u)", x.to_bits());
+    if f.from == DType::F32 && f.to == DType::F32 {
+        let text = match f.op {
+            Op::PamMul => format!("pam_mul({a}, {b}, {int})"),
+            Op::PamDiv => format!("pam_div({a}, {b}, {int})"),
+            Op::PamExp2 => format!("pa_exp2({a})"),
+            Op::PamLog2 => format!("pa_log2({a})"),
+            Op::PamScale => format!("pam_scale({a}, {int})"),
+            Op::PamRound => format!("round_mantissa({a}, {}u)", int.max(0)),
+            Op::PamMulGrad => format!("pam_mul_grad({a}, {b}, {c}, {int})"),
+            Op::PamDivGradA => format!("pam_div_grad_a({a}, {b}, {c}, {int})"),
+            Op::PamDivGradB => format!("pam_div_grad_b({a}, {b}, {c}, {int})"),
+            Op::PamExp2Grad => format!("pam_exp2_grad({a}, {b})"),
+            Op::PamLog2Grad => format!("pam_log2_grad({a}, {b})"),
+            Op::Add => format!("f32_add({a}, {b})"),
+            Op::Sub => format!("f32_sub({a}, {b})"),
+            Op::Max => format!("f32_max({a}, {b})"),
+            Op::Min => format!("f32_min({a}, {b})"),
+            Op::Neg => format!("f32_neg({a})"),
+            Op::Abs => format!("f32_abs({a})"),
+            Op::Floor => format!("f32_floor({a})"),
+            Op::Ceil => format!("f32_ceil({a})"),
+            Op::Round => format!("f32_round({a})"),
+            Op::Sign => format!("f32_sign({a})"),
+            Op::Relu => format!("f32_relu({a})"),
+            _ => String::new(),
+        };
+        if !text.is_empty() {
+            return Ok(text);
+        }
+    }
+    let is_float = f.from.is_float();
+    let one = |name: &str| format!("{name}<{t}>({a})");
+    let two = |name: &str| format!("{name}<{t}>({a}, {b})");
+    Ok(match f.op {
+        Op::Cast => format!("cast<{}, {t}>({a})", number(f.to)),
+        Op::Where => format!("{a} ? {b} : {c}"),
+        Op::Identity => a,
+        Op::Equal => two("is_equal"),
+        Op::Less => two("is_less"),
+        Op::LessOrEqual => two("is_less_or_equal"),
+        Op::Greater => format!("is_less<{t}>({b}, {a})"),
+        Op::GreaterOrEqual => format!("is_less_or_equal<{t}>({b}, {a})"),
+        Op::IsNaN => one("is_nan"),
+        Op::IsInf => format!("is_infinite<{t}>({a}, {int})"),
+        Op::And | Op::BitwiseAnd => format!("{a} & {b}"),
+        Op::Or | Op::BitwiseOr => format!("{a} | {b}"),
+        Op::Xor | Op::BitwiseXor => format!("{a} ^ {b}"),
+        Op::Not => format!("{a} == 0"),
+        Op::BitwiseNot => format!("~{a}"),
+        Op::BitShift if int != 0 => two("shift_left"),
+        Op::BitShift => two("shift_right"),
+        Op::Add => two("add"),
+        Op::Sub => two("sub"),
+        Op::Max => two("larger_of"),
+        Op::Min => two("smaller_of"),
+        Op::Neg => one("negate"),
+        Op::Abs => one("absolute"),
+        Op::Sign => one("sign_of"),
+        Op::Relu => one("relu"),
+        Op::Floor => one("floor_of"),
+        Op::Ceil => one("ceil_of"),
+        Op::Round => one("round_of"),
+        Op::ThresholdedRelu => {
+            format!("threshold_relu<{t}>({a}, {})", float(f.imm.float[0]))
+        }
+        Op::Shrink => {
+            let [bias, lambda] = f.imm.float.map(float);
+            format!("shrink<{t}>({a}, {bias}, {lambda})")
+        }
+        Op::Mul if !is_float => two("int_mul"),
+        Op::Div if !is_float => two("int_div"),
+        Op::Mod if !is_float => format!("int_mod<{t}>({a}, {b}, {int})"),
+        Op::Pow if !is_float => two("int_pow"),
+        Op::Mul => two("native_mul"),
+        Op::Div => two("native_div"),
+        Op::Mod => two("native_rem"),
+        Op::Pow => two("native_pow"),
+        Op::Exp => one("native_exp"),
+        Op::Log => one("native_log"),
+        Op::Sqrt => one("native_sqrt"),
+        Op::Reciprocal => one("native_reciprocal"),
+        Op::Tanh => one("native_tanh"),
+        Op::Sigmoid => one("native_sigmoid"),
+        Op::Erf => one("native_erf"),
+        Op::Sin => one("native_sin"),
+        Op::Cos => one("native_cos"),
+        Op::Tan => one("native_tan"),
+        Op::Asin => one("native_asin"),
+        Op::Acos => one("native_acos"),
+        Op::Atan => one("native_atan"),
+        Op::Sinh => one("native_sinh"),
+        Op::Cosh => one("native_cosh"),
+        Op::Asinh => one("native_asinh"),
+        Op::Acosh => one("native_acosh"),
+        Op::Atanh => one("native_atanh"),
+        op => return Err(format!("the CUDA backend has no form of {}", op.name())),
+    })
+}
