@@ -1,10 +1,12 @@
 //! Elementwise operations along slices.
 //!
-//! Operands and results have one length. Callers go tile by tile, so that chains of operations stay
+//! Operands and results have one length, but that one of two operands may be shorter. Callers go tile by tile, so that chains of operations stay
 //! in the cache; nothing here divides work among threads.
 
+use crate::function::{Quick1, Quick2};
+use crate::pa::{Factor, INF, MIN};
 use crate::simd::native::{map1, map2};
-use crate::simd::pam;
+use crate::simd::{Right, multiversion, pam, repeated};
 use crate::{function, pa};
 
 /// An operation on one slice.
@@ -107,9 +109,9 @@ pub fn minimum(a: f32, b: f32) -> f32 {
 /// `y[i] = op(x[i])`.
 pub fn unary(op: Unary, x: &[f32], y: &mut [f32]) {
     match op {
-        Unary::PaExp2 => pam::map1(function::Exp2, x, y),
-        Unary::PaLog2 => pam::map1(function::Log2, x, y),
-        Unary::Scale(k) => scale(k, x, y),
+        Unary::PaExp2 => quick1(function::Exp2, x, y),
+        Unary::PaLog2 => quick1(function::Log2, x, y),
+        Unary::Scale(k) => quick1(function::ScalePow2(k), x, y),
         Unary::Round(bits) => pam::map1(function::Round(bits), x, y),
         Unary::Neg => pam::map1(function::Neg, x, y),
         Unary::Abs => pam::map1(function::Abs, x, y),
@@ -129,29 +131,18 @@ pub fn unary(op: Unary, x: &[f32], y: &mut [f32]) {
     }
 }
 
-/// Scaling takes the short way for a block of numbers that all stay normal.
-fn scale(k: i32, x: &[f32], y: &mut [f32]) {
-    const BLOCK: usize = 64;
-    let step = (k.clamp(-300, 300) << 23) as u32;
-    for (x, y) in x.chunks(BLOCK).zip(y.chunks_mut(BLOCK)) {
-        let inside = |x: &f32| {
-            let e = (x.to_bits() >> 23 & 0xFF) as i32;
-            (e > 0) & (e < 255) & (e + k.clamp(-300, 300) > 0) & (e + k.clamp(-300, 300) < 255)
-        };
-        if x.iter().fold(true, |all, x| all & inside(x)) {
-            pam::map1(function::AddStep(step), x, y);
-        } else {
-            pam::map1(function::ScalePow2(k), x, y);
-        }
-    }
-}
-
-/// `y[i] = op(a[i], b[i])`.
+/// `y[i] = op(a[i], b[i])`. One of the operands may be shorter, by a whole factor: each of its numbers then
+/// belongs to as many neighbouring results.
 pub fn binary(op: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
     match op {
-        Binary::PaMul(0) => pam::map2(function::PlainMul, a, b, y),
+        Binary::PaMul(offset) if b.len() < y.len() => products(offset, a, b, y),
+        Binary::PaMul(offset) if a.len() < y.len() => products(offset, b, a, y),
+        Binary::PaMul(0) => quick2(function::PlainMul, a, b, y),
         Binary::PaMul(offset) => pam::map2(function::Mul(offset), a, b, y),
-        Binary::PaDiv(0) => pam::map2(function::PlainDiv, a, b, y),
+        Binary::PaDiv(offset) if b.len() < y.len() => quotients(offset, a, b, y),
+        Binary::PaDiv(0) if a.len() == y.len() => {
+            quick2(function::PlainDiv, a, b, y);
+        }
         Binary::PaDiv(offset) => pam::map2(function::Div(offset), a, b, y),
         Binary::PaExp2Grad => pam::map2(function::Exp2Grad, a, b, y),
         Binary::PaLog2Grad => pam::map2(function::Log2Grad, a, b, y),
@@ -164,6 +155,85 @@ pub fn binary(op: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
         Binary::Pow => map2(f32::powf, a, b, y),
         Binary::Rem => map2(|a: f32, b: f32| a % b, a, b, y),
     }
+}
+
+/// Numbers that are computed the quick way before it is looked whether that was right. Where it has not been
+/// twice, it is no longer tried.
+const BLOCK: usize = 64;
+
+multiversion! { pam
+    /// `y[i] = f(x[i])`.
+    fn quick1<F: Quick1>(f: F, x: &[f32], y: &mut [f32]) {
+        let (x, x_rest) = x.as_chunks::<BLOCK>();
+        let (y, y_rest) = y.as_chunks_mut::<BLOCK>();
+        let mut failures = 0;
+        for (x, y) in x.iter().zip(y) {
+            if failures < 2 {
+                let mut measure = 0;
+                for i in 0..BLOCK {
+                    let (value, m) = f.quick(x[i]);
+                    measure = measure.max(m);
+                    y[i] = value;
+                }
+                if measure < F::LIMIT {
+                    continue;
+                }
+                failures += 1;
+            }
+            for i in 0..BLOCK {
+                y[i] = f.call(x[i]);
+            }
+        }
+        for (y, &x) in y_rest.iter_mut().zip(x_rest) {
+            *y = f.call(x);
+        }
+    }
+}
+
+multiversion! { pam
+    /// `y[i] = f(a[i], b[i])`.
+    fn quick2<F: Quick2>(f: F, a: &[f32], b: &[f32], y: &mut [f32]) {
+        let (a, a_rest) = a.as_chunks::<BLOCK>();
+        let (b, b_rest) = b.as_chunks::<BLOCK>();
+        let (y, y_rest) = y.as_chunks_mut::<BLOCK>();
+        let mut failures = 0;
+        for ((a, b), y) in a.iter().zip(b).zip(y) {
+            if failures < 2 {
+                let mut measure = 0;
+                for i in 0..BLOCK {
+                    let (value, m) = f.quick(a[i], b[i]);
+                    measure = measure.max(m);
+                    y[i] = value;
+                }
+                if measure < INF - MIN {
+                    continue;
+                }
+                failures += 1;
+            }
+            for i in 0..BLOCK {
+                y[i] = f.call(a[i], b[i]);
+            }
+        }
+        for ((y, &a), &b) in y_rest.iter_mut().zip(a_rest).zip(b_rest) {
+            *y = f.call(a, b);
+        }
+    }
+}
+
+/// Products by few numbers; a product is the same from both sides.
+fn products(offset: pa::Offset, x: &[f32], by: &[f32], y: &mut [f32]) {
+    repeated(x, by, y, |b, x, y| match Factor::product(b, offset) {
+        Some(factor) => pam::map1(function::Scaled(factor), x, y),
+        None => pam::map1(Right(function::Mul(offset), b), x, y),
+    });
+}
+
+/// Quotients by few numbers.
+fn quotients(offset: pa::Offset, x: &[f32], by: &[f32], y: &mut [f32]) {
+    repeated(x, by, y, |b, x, y| match Factor::quotient(b, offset) {
+        Some(factor) => pam::map1(function::Scaled(factor), x, y),
+        None => pam::map1(Right(function::Div(offset), b), x, y),
+    });
 }
 
 /// `y[i] = op(a[i], b[i], c[i])`.

@@ -1,11 +1,10 @@
 //! Operations as types, for the loops over slices: all of PA arithmetic, what else a program without
 //! multiplications does, and those native ones that are too large to be inlined otherwise.
 
-use crate::contract::pack::{MAGNITUDE, MIN};
 use crate::elementwise::{maximum, minimum};
 use crate::native;
-use crate::pa::{self, Offset};
-use crate::simd::functions;
+use crate::pa::{self, BIAS, Factor, INF, MAGNITUDE, MIN, Offset, magnitude};
+use crate::simd::{F1, F2, functions};
 
 functions! {
     // What every program consists of besides products.
@@ -27,14 +26,14 @@ functions! {
     Exp2 F1(x) => pa::exp2(x);
     Log2 F1(x) => pa::log2(x);
     ScalePow2(k: i32) F1(x) => pa::scale_pow2(x, k);
-    // The bit pattern plus a number: a scaling that stays in range.
-    AddStep(step: u32) F1(x) => f32::from_bits(x.to_bits().wrapping_add(step));
     Round(bits: u32) F1(x) => pa::round_mantissa(x, bits);
     // Without compensation, so that the offset is a constant.
     PlainMul F2(a, b) => pa::mul(a, b, 0);
     PlainDiv F2(a, b) => pa::div(a, b, 0);
     Mul(offset: Offset) F2(a, b) => pa::mul(a, b, offset);
     Div(offset: Offset) F2(a, b) => pa::div(a, b, offset);
+    // By a number that stays the same.
+    Scaled(factor: Factor) F1(x) => factor.apply(x);
     Exp2Grad F2(x, d) => pa::exp2_grad(x, d);
     Log2Grad F2(x, d) => pa::log2_grad(x, d);
     MulGrad(offset: Offset) F3(a, b, d) => pa::mul_grad(a, b, d, offset);
@@ -51,4 +50,71 @@ functions! {
         let lives = (x >= MIN) & (y >= MIN) & (x + y >= bias + MIN);
         f32::from_bits(if lives { sum } else { 0 })
     };
+}
+
+/// A function of one number that is simpler for most numbers.
+pub(crate) trait Quick1: F1 {
+    /// Measures below are those of numbers for which the quick result is right.
+    const LIMIT: u32;
+    /// The quick result and the measure of the number.
+    fn quick(self, x: f32) -> (f32, u32);
+}
+
+impl Quick1 for Exp2 {
+    const LIMIT: u32 = BIAS + (6 << 23) + 0x7C_0000;
+    #[inline(always)]
+    fn quick(self, x: f32) -> (f32, u32) {
+        (pa::exp2_within(x), magnitude(x))
+    }
+}
+
+impl Quick1 for Log2 {
+    const LIMIT: u32 = INF - MIN;
+    #[inline(always)]
+    fn quick(self, x: f32) -> (f32, u32) {
+        (pa::log2_within(x), x.to_bits().wrapping_sub(MIN))
+    }
+}
+
+impl Quick1 for ScalePow2 {
+    const LIMIT: u32 = INF - MIN;
+    #[inline(always)]
+    fn quick(self, x: f32) -> (f32, u32) {
+        // With more, nothing stays in range; with so much, no exponent wraps around into it.
+        let step = (self.0.clamp(-255, 255) << 23) as u32;
+        let (before, after) = (magnitude(x), magnitude(x).wrapping_add(step));
+        let measure = before.wrapping_sub(MIN).max(after.wrapping_sub(MIN));
+        (f32::from_bits(x.to_bits().wrapping_add(step)), measure)
+    }
+}
+
+/// A function of two numbers that is simpler for most numbers.
+pub(crate) trait Quick2: F2 {
+    /// See [`Quick1::quick`]; the limit is `INF - MIN`.
+    fn quick(self, a: f32, b: f32) -> (f32, u32);
+}
+
+impl Quick2 for PlainMul {
+    #[inline(always)]
+    fn quick(self, a: f32, b: f32) -> (f32, u32) {
+        let m = magnitude(a).wrapping_sub(BIAS).wrapping_add(magnitude(b));
+        normal(a, b, m)
+    }
+}
+
+impl Quick2 for PlainDiv {
+    #[inline(always)]
+    fn quick(self, a: f32, b: f32) -> (f32, u32) {
+        let m = magnitude(a).wrapping_sub(magnitude(b)).wrapping_add(BIAS);
+        normal(a, b, m)
+    }
+}
+
+/// A product or quotient of that magnitude, and how far the largest of the three magnitudes is above the
+/// smallest normal one; what is below wraps around.
+#[inline(always)]
+fn normal(a: f32, b: f32, m: u32) -> (f32, u32) {
+    let above = [magnitude(a), magnitude(b), m].map(|m| m.wrapping_sub(MIN));
+    let sign = (a.to_bits() ^ b.to_bits()) & !MAGNITUDE;
+    (f32::from_bits(m | sign), above[0].max(above[1]).max(above[2]))
 }

@@ -7,10 +7,10 @@
 //! branches so that loops over them vectorise.
 
 const SIGN: u32 = 0x8000_0000;
-const MAGNITUDE: u32 = 0x7FFF_FFFF;
-const BIAS: u32 = 0x3F80_0000;
-const MIN: u32 = 0x0080_0000;
-const INF: u32 = 0x7F80_0000;
+pub(crate) const MAGNITUDE: u32 = 0x7FFF_FFFF;
+pub(crate) const BIAS: u32 = 0x3F80_0000;
+pub(crate) const MIN: u32 = 0x0080_0000;
+pub(crate) const INF: u32 = 0x7F80_0000;
 const MANTISSA: u32 = 0x007F_FFFF;
 const NAN: u32 = 0x7FC0_0000;
 
@@ -18,7 +18,7 @@ const NAN: u32 = 0x7FC0_0000;
 pub type Offset = i32;
 
 #[inline(always)]
-fn magnitude(x: f32) -> u32 {
+pub(crate) fn magnitude(x: f32) -> u32 {
     x.to_bits() & MAGNITUDE
 }
 
@@ -65,14 +65,58 @@ pub fn div(a: f32, b: f32, offset: Offset) -> f32 {
     f32::from_bits(if nan { NAN } else { sign | m })
 }
 
+/// What all products or quotients with one number have in common, for loops over the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Factor {
+    /// What is added to a magnitude.
+    shift: u32,
+    /// Magnitudes below give zero.
+    low: u32,
+    /// Magnitudes from here on give infinity.
+    high: u32,
+    sign: u32,
+}
+
+impl Factor {
+    /// `mul(·, b, offset)`; `None` where `b` is zero, subnormal, infinite or NaN.
+    pub fn product(b: f32, offset: Offset) -> Option<Factor> {
+        Factor::new(b, magnitude(b) as i32 - (BIAS as i32 - offset))
+    }
+
+    /// `div(·, b, offset)`; `None` as for products.
+    pub fn quotient(b: f32, offset: Offset) -> Option<Factor> {
+        Factor::new(b, (BIAS as i32 - offset) - magnitude(b) as i32)
+    }
+
+    fn new(b: f32, shift: i32) -> Option<Factor> {
+        let bound = |m: u32| (m as i32).saturating_sub(shift).clamp(MIN as i32, INF as i32) as u32;
+        let ordinary = (MIN..INF).contains(&magnitude(b));
+        let sign = b.to_bits() & SIGN;
+        ordinary.then(|| Factor { shift: shift as u32, low: bound(MIN), high: bound(INF), sign })
+    }
+
+    /// The product or quotient of this number.
+    #[inline(always)]
+    pub fn apply(self, a: f32) -> f32 {
+        let m = magnitude(a);
+        let mut y = m.wrapping_add(self.shift);
+        y = if m < self.low { 0 } else { y };
+        y = if m >= self.high { INF } else { y };
+        let signed = y | (a.to_bits() & SIGN) ^ self.sign;
+        f32::from_bits(if m > INF { NAN } else { signed })
+    }
+}
+
 /// The PA power of two: the bit pattern is the number, scaled.
 #[inline(always)]
 pub fn exp2(x: f32) -> f32 {
     let m = magnitude(x);
-    // x · 2^23 by an addition to the exponent; below 2^−24 it rounds to zero anyway.
-    let scaled = f32::from_bits(x.to_bits().wrapping_add(23 << 23));
-    let tiny = m < MIN;
-    let steps = if tiny { 0 } else { to_int(scaled.round_ties_even()) };
+    // x · 2^23 by an addition to the exponent; below 2^−24, zeros and subnormals included, it rounds to
+    // zero anyway.
+    let scaled = x.to_bits().wrapping_add(23 << 23);
+    // Within ±128; beyond, the result is zero or infinite.
+    let inside = m <= BIAS + (7 << 23);
+    let steps = to_int(f32::from_bits(if inside { scaled } else { 0 }).round_ties_even());
     let mut bits = (steps as u32).wrapping_add(BIAS);
     bits = if x < -126.0 { 0 } else { bits };
     bits = if x >= 128.0 { INF } else { bits };
@@ -93,10 +137,31 @@ pub fn log2(x: f32) -> f32 {
     f32::from_bits(if nan { NAN } else { y })
 }
 
-/// Conversion of an integral float within the range of i32; others give any number.
+/// [`exp2`] where the magnitude is at most 126.
+#[inline(always)]
+pub(crate) fn exp2_within(x: f32) -> f32 {
+    let scaled = f32::from_bits(x.to_bits().wrapping_add(23 << 23)).round_ties_even();
+    // A checked conversion would be slower than all the rest; where `x` is larger, what comes out is not
+    // used.
+    let steps = to_int(if scaled.abs() <= 1_073_741_824.0 { scaled } else { 0.0 });
+    f32::from_bits((steps as u32).wrapping_add(BIAS))
+}
+
+/// [`log2`] of a normal number above zero.
+#[inline(always)]
+pub(crate) fn log2_within(x: f32) -> f32 {
+    let steps = (x.to_bits() as i32).wrapping_sub(BIAS as i32);
+    let scaled = (steps as f32).to_bits().wrapping_sub(23 << 23);
+    f32::from_bits(if steps == 0 { 0 } else { scaled })
+}
+
+/// Conversion of an integral float of at most 2^30 in magnitude.
 #[inline(always)]
 fn to_int(x: f32) -> i32 {
-    x as i32
+    debug_assert!(x.abs() <= 1_073_741_824.0);
+    // SAFETY: both callers bound what they convert, NaN included. A checked conversion is three times
+    // as many instructions.
+    unsafe { x.to_int_unchecked() }
 }
 
 /// The exact derivative of the PA product by `a`, times `delta`.
@@ -142,7 +207,8 @@ pub fn div_grad_b(a: f32, b: f32, delta: f32, offset: Offset) -> f32 {
 #[inline(always)]
 pub fn exp2_grad(x: f32, delta: f32) -> f32 {
     // A negative subnormal counts as a zero.
-    let floor = if magnitude(x) < MIN { 0.0 } else { x.floor() };
+    let m = magnitude(x);
+    let floor = if (m < MIN) | (m > INF) { 0.0 } else { x.floor() };
     let exponent = to_int(floor.clamp(-127.0, 128.0));
     let slope = ((exponent + 127) << 23) as u32;
     times_slope(delta, slope, magnitude(x) > INF)
@@ -241,6 +307,30 @@ mod tests {
         assert_eq!(log2(3.0), 1.5);
         assert_eq!(mul_grad(1.5, 1.75, 1.0, 0), 2.0);
         assert_eq!(mul_grad(1.25, 1.5, 1.0, 0), 1.0);
+    }
+
+    #[test]
+    fn factors_are_products_and_quotients() {
+        let ends = [0, 1, MIN - 1, MIN, MIN + 1, BIAS, INF - 1, INF, NAN, 0x7F80_0001];
+        let mut bits = ends.to_vec();
+        bits.extend((0..600u32).map(|i| i.wrapping_mul(0x9E37_79B9) >> 1));
+        bits.extend(
+            (1..255).flat_map(|e: u32| [e << 23, (e << 23) + MANTISSA, (e << 23) + 12_345]),
+        );
+        let numbers: Vec<f32> =
+            bits.iter().flat_map(|&b| [b, b | SIGN]).map(f32::from_bits).collect();
+        for offset in [0, 1 << 20, -(1 << 22), 1 << 22] {
+            for &b in &numbers {
+                let (product, quotient) = (Factor::product(b, offset), Factor::quotient(b, offset));
+                assert_eq!(product.is_some(), b.is_normal());
+                let (Some(product), Some(quotient)) = (product, quotient) else { continue };
+                for &a in numbers.iter().step_by(3) {
+                    let same = |x: f32, y: f32| x.to_bits() == y.to_bits();
+                    assert!(same(product.apply(a), mul(a, b, offset)), "{a:e} {b:e} {offset}");
+                    assert!(same(quotient.apply(a), div(a, b, offset)), "{a:e} {b:e} {offset}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -22,12 +22,12 @@ macro_rules! multiversion {
             #[cfg(target_arch = "x86_64")]
             {
                 $crate::simd::placed! { $section
-                #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+                #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
                 fn avx512$(<$f: $bound>)?($($arg: $t),*) {
                     body($($arg),*);
                 } }
                 $crate::simd::placed! { $section
-                #[target_feature(enable = "avx2")]
+                #[target_feature(enable = "avx2,fma")]
                 fn avx2$(<$f: $bound>)?($($arg: $t),*) {
                     body($($arg),*);
                 } }
@@ -39,7 +39,7 @@ macro_rules! multiversion {
                     // SAFETY: the processor has the features the copy is compiled for.
                     return unsafe { avx512($($arg),*) };
                 }
-                if is_x86_feature_detected!("avx2") {
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                     // SAFETY: as above.
                     return unsafe { avx2($($arg),*) };
                 }
@@ -79,6 +79,43 @@ impl<F: Fn(f32) -> f32 + Copy> F1 for F {
     }
 }
 
+/// A function of two numbers whose first one stays the same.
+#[derive(Clone, Copy)]
+pub(crate) struct Left<F>(pub F, pub f32);
+
+impl<F: F2> F1 for Left<F> {
+    #[inline(always)]
+    fn call(self, x: f32) -> f32 {
+        self.0.call(self.1, x)
+    }
+}
+
+/// A function of two numbers whose second one stays the same.
+#[derive(Clone, Copy)]
+pub(crate) struct Right<F>(pub F, pub f32);
+
+impl<F: F2> F1 for Right<F> {
+    #[inline(always)]
+    fn call(self, x: f32) -> f32 {
+        self.0.call(x, self.1)
+    }
+}
+
+/// Goes over the numbers of the shorter operand and what belongs to each: as many neighbouring numbers
+/// of the longer operand and of the result.
+#[inline(always)]
+pub(crate) fn repeated(
+    long: &[f32],
+    short: &[f32],
+    y: &mut [f32],
+    mut f: impl FnMut(f32, &[f32], &mut [f32]),
+) {
+    let n = y.len() / short.len().max(1);
+    for ((&s, long), y) in short.iter().zip(long.chunks(n.max(1))).zip(y.chunks_mut(n.max(1))) {
+        f(s, long, y);
+    }
+}
+
 impl<F: Fn(f32, f32) -> f32 + Copy> F2 for F {
     #[inline(always)]
     fn call(self, a: f32, b: f32) -> f32 {
@@ -104,27 +141,44 @@ macro_rules! functions {
 }
 pub(crate) use functions;
 
+/// The loops over functions of one and of two numbers.
+macro_rules! loops {
+    ($($section:ident)?) => {
+        $crate::simd::multiversion! { $($section)?
+            /// `y[i] = f(x[i])`.
+            fn map1<F: F1>(f: F, x: &[f32], y: &mut [f32]) {
+                for (y, &x) in y.iter_mut().zip(x) {
+                    *y = f.call(x);
+                }
+            }
+        }
+
+        $crate::simd::multiversion! { $($section)?
+            fn pairs<F: F2>(f: F, a: &[f32], b: &[f32], y: &mut [f32]) {
+                for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+                    *y = f.call(a, b);
+                }
+            }
+        }
+
+        /// `y[i] = f(a[i], b[i])`; of a shorter operand, each number belongs to as many neighbours.
+        pub(crate) fn map2<F: F2>(f: F, a: &[f32], b: &[f32], y: &mut [f32]) {
+            if b.len() < y.len() {
+                repeated(a, b, y, |b, a, y| map1(Right(f, b), a, y));
+            } else if a.len() < y.len() {
+                repeated(b, a, y, |a, b, y| map1(Left(f, a), b, y));
+            } else {
+                pairs(f, a, b, y);
+            }
+        }
+    };
+}
+
 /// The loops of the PA operations and of what else may not multiply.
 pub(crate) mod pam {
-    use super::{F1, F2, F3};
+    use super::{F1, F2, F3, Left, Right, repeated};
 
-    multiversion! { pam
-        /// `y[i] = f(x[i])`.
-        fn map1<F: F1>(f: F, x: &[f32], y: &mut [f32]) {
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = f.call(x);
-            }
-        }
-    }
-
-    multiversion! { pam
-        /// `y[i] = f(a[i], b[i])`.
-        fn map2<F: F2>(f: F, a: &[f32], b: &[f32], y: &mut [f32]) {
-            for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
-                *y = f.call(a, b);
-            }
-        }
-    }
+    loops!(pam);
 
     multiversion! { pam
         /// `y[i] = f(a[i], b[i], c[i])`.
@@ -138,23 +192,7 @@ pub(crate) mod pam {
 
 /// The loops of all other operations.
 pub(crate) mod native {
-    use super::{F1, F2};
+    use super::{F1, F2, Left, Right, repeated};
 
-    multiversion! {
-        /// `y[i] = f(x[i])`.
-        fn map1<F: F1>(f: F, x: &[f32], y: &mut [f32]) {
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = f.call(x);
-            }
-        }
-    }
-
-    multiversion! {
-        /// `y[i] = f(a[i], b[i])`.
-        fn map2<F: F2>(f: F, a: &[f32], b: &[f32], y: &mut [f32]) {
-            for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
-                *y = f.call(a, b);
-            }
-        }
-    }
+    loops!();
 }

@@ -143,7 +143,7 @@ fn kernels_are_clean_and_planted_multiplications_are_found() {
     assert!(kernels.len() > 20, "{} kernels", kernels.len());
     for name in [
         "pam::map1",
-        "pam::map2",
+        "pam::pairs",
         "pam::map3",
         "avx2::compare",
         "avx512::compare",
@@ -153,8 +153,10 @@ fn kernels_are_clean_and_planted_multiplications_are_found() {
         "pack::prepare",
         "pack::narrow",
         "grad::raise",
-        "reduce::reduce_row",
+        "reduce::rows",
         "reduce::columns",
+        "elementwise::quick1",
+        "elementwise::quick2",
         "random::fill",
         "store_rows",
     ] {

@@ -6,14 +6,9 @@
 
 use super::columns::Columns;
 use super::serial::{Left, TILE_COLUMNS, TILE_ROWS};
-use crate::pa::{Offset, round_mantissa};
+use crate::pa::{BIAS, INF, MAGNITUDE, MIN, Offset, round_mantissa};
 use crate::simd::multiversion;
 use std::ops::Range;
-
-pub(crate) const MAGNITUDE: u32 = 0x7FFF_FFFF;
-pub(crate) const MIN: u32 = 0x0080_0000;
-const INF: u32 = 0x7F80_0000;
-pub(super) const BIAS: u32 = 0x3F80_0000;
 
 /// Numbers in a cache line.
 const LINE: usize = 16;

@@ -2,10 +2,10 @@
 
 use super::K_CHUNK;
 use super::columns::Columns;
-use super::pack::{BIAS, Facts, Form, gather, narrow};
+use super::pack::{Facts, Form, gather, narrow};
 use super::serial::{Left, Out};
 use crate::function;
-use crate::pa::Offset;
+use crate::pa::{BIAS, Offset};
 use crate::simd::{F2, multiversion};
 use std::ops::Range;
 

@@ -28,12 +28,6 @@ struct Value {
     pass: usize,
 }
 
-impl Value {
-    fn is_element(&self) -> bool {
-        self.format.per == Per::Element && !matches!(self.what, What::Single(..))
-    }
-}
-
 enum What {
     /// The operand of the same number.
     Load,
@@ -237,7 +231,7 @@ impl<'p> Text<'p> {
         let mut needed = vec![false; self.values.len()];
         values.iter().for_each(|&v| needed[v] = true);
         for v in (0..needed.len()).rev() {
-            needed[v] &= self.values[v].is_element();
+            needed[v] &= self.values[v].format.per == Per::Element;
             if needed[v] {
                 self.values[v].args.iter().for_each(|&a| needed[a] = true);
             }

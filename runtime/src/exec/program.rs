@@ -7,7 +7,8 @@
 //!
 //! Where the index space consists of rows, a program may reduce each of them: softmax, norms and losses
 //! are one program. A tile is then some whole rows, and registers hold a number for each element or one
-//! for each row; the latter are computed with like the others and spread over their rows.
+//! for each row. Functions of two numbers take such registers, and those of a single number, as they are;
+//! for others they are spread.
 //!
 //! The index space is divided among the threads at tile borders; as every element, or every row, is
 //! computed by itself, the division does not show in the result.
@@ -36,6 +37,8 @@ pub enum Per {
     Element,
     /// Each row.
     Row,
+    /// The whole program.
+    Program,
 }
 
 /// What a register holds.
@@ -63,7 +66,7 @@ pub enum Reg {
 pub enum Access {
     /// Element i for element i.
     Direct,
-    /// One element for all, kept in a scratch register during the whole program.
+    /// One element for all, kept in a register during the whole program.
     Single {
         /// Position of the element.
         offset: usize,
@@ -122,11 +125,11 @@ pub enum Action {
         /// Floats, one for each row.
         to: Reg,
     },
-    /// Repeats the number of a row for each of its elements.
+    /// Repeats each number for as many neighbours.
     Spread {
-        /// Numbers of rows.
+        /// Numbers of rows, or a single one.
         from: Reg,
-        /// Numbers of elements.
+        /// Numbers of elements, or of rows.
         to: Reg,
     },
 }
@@ -194,6 +197,7 @@ impl Program {
         match per {
             Per::Element => elements,
             Per::Row => elements / self.row,
+            Per::Program => 1,
         }
     }
 
@@ -258,7 +262,7 @@ impl Program {
         for (operand, bytes) in self.operands.iter().zip(ins) {
             if let Access::Single { offset, temp } = operand.access {
                 with_size!(operand.format.size, T => {
-                    of_mut::<T>(temps[temp as usize]).fill(of::<T>(bytes)[offset]);
+                    of_mut::<T>(temps[temp as usize])[0] = of::<T>(bytes)[offset];
                 });
             }
         }
@@ -303,8 +307,9 @@ impl<'s, 'm> Tile<'_, 's, 'm> {
                 let Format { size, .. } = self.program.format(*to);
                 self.write(*to, |tile, out| {
                     with_size!(size, T => {
-                        let values = of::<T>(tile.get(*from));
-                        of_mut::<T>(out).chunks_mut(row).zip(values).for_each(|(o, x)| o.fill(*x));
+                        let (values, out) = (of::<T>(tile.get(*from)), of_mut::<T>(out));
+                        let n = out.len() / values.len();
+                        out.chunks_mut(n).zip(values).for_each(|(o, x)| o.fill(*x));
                     })
                 });
             }
@@ -321,9 +326,7 @@ impl<'s, 'm> Tile<'_, 's, 'm> {
                     out.copy_from_slice(tile.get(Reg::Out(*k)));
                 }
             }
-            Access::Single { offset, .. } => with_size!(format.size, T => {
-                of_mut::<T>(out).fill(of::<T>(tile.ins[operand as usize])[*offset]);
-            }),
+            Access::Single { .. } => unreachable!("a single number stays in its register"),
             Access::Walk(walk) => with_size!(format.size, T => {
                 let at = tile.program.numbers(format.per, tile.at);
                 walk.read(of::<T>(tile.ins[operand as usize]), at, of_mut::<T>(out));
@@ -334,7 +337,7 @@ impl<'s, 'm> Tile<'_, 's, 'm> {
     /// Where the tile of a register lies that begins at element `first`, in bytes.
     fn range(&self, reg: Reg, first: usize) -> Range<usize> {
         let Format { size, per } = self.program.format(reg);
-        let begin = self.program.numbers(per, first) * size;
+        let begin = if per == Per::Program { 0 } else { self.program.numbers(per, first) * size };
         begin..begin + self.program.numbers(per, self.n) * size
     }
 

@@ -78,7 +78,7 @@ impl Draft {
         if elements == self.count { Per::Element } else { Per::Row }
     }
 
-    /// How a value of a number for each row is read for each element.
+    /// How a value with a number for each row is read for each element.
     pub fn spreading(&self) -> Strided {
         Strided::new(&[self.count / self.row, self.row], &[1, 0], 0)
     }
@@ -92,7 +92,11 @@ impl Draft {
     }
 
     /// The register of a read; equal reads share one.
-    pub fn read(&mut self, read: Read) -> Virtual {
+    pub fn read(&mut self, mut read: Read) -> Virtual {
+        if let Some(walk) = read.walk.as_mut().filter(|walk| walk.is_single()) {
+            *walk = Strided::new(&[], &[], walk.offset);
+            read.format.per = Per::Program;
+        }
         let known = self.reads.iter().position(|r| *r == read);
         let index = known.unwrap_or_else(|| {
             self.reads.push(read);
@@ -106,11 +110,20 @@ impl Draft {
         Virtual::Result(self.operations.len() as u32 - 1)
     }
 
-    /// Appends an operation.
-    pub fn operation(&mut self, function: Function, args: &[Virtual]) -> Virtual {
-        let per = args.first().and_then(|&a| self.format(a)).map_or(Per::Element, |f| f.per);
-        let format = Format { size: function.to.size(), per };
-        self.append(Work::Compute(function), args, format)
+    /// Appends an operation whose result there is one of per this.
+    pub fn operation(&mut self, function: Function, args: &[Virtual], per: Per) -> Virtual {
+        let mut args: SmallVec<[Virtual; 3]> = args.into();
+        let whole = |draft: &Draft, v| draft.format(v).is_none_or(|f: Format| f.per == per);
+        if let (Kernel::Binary(_), [a, b]) = (Kernel::of(&function), &mut args[..]) {
+            // One of the two may have fewer numbers.
+            (*a, *b) = (self.source(*a), self.source(*b));
+            if !whole(self, *a) && !whole(self, *b) {
+                *a = self.spread(*a, per);
+            }
+        } else {
+            args.iter_mut().for_each(|a| *a = self.spread(*a, per));
+        }
+        self.append(Work::Compute(function), &args, Format { size: function.to.size(), per })
     }
 
     /// Appends a reduction of each row of floats.
@@ -118,14 +131,27 @@ impl Draft {
         self.append(Work::Reduce(reduction), &[arg], Format { size: 4, per: Per::Row })
     }
 
-    /// A register that holds the number of its row for each element.
-    pub fn spread(&mut self, arg: Virtual) -> Virtual {
-        let known = |o: &Operation| matches!(o.work, Work::Spread) && o.args[0] == arg;
-        if let Some(i) = self.operations.iter().position(known) {
-            return Virtual::Result(i as u32);
+    /// What is spread in a register, or the register itself.
+    fn source(&self, v: Virtual) -> Virtual {
+        match v {
+            Virtual::Result(i) => match &self.operations[i as usize] {
+                Operation { work: Work::Spread, args, .. } => args[0],
+                _ => v,
+            },
+            Virtual::Operand(_) => v,
         }
-        let size = self.format(arg).map_or(4, |f| f.size);
-        self.append(Work::Spread, &[arg], Format { size, per: Per::Element })
+    }
+
+    /// A register of the numbers of another one with a number per this.
+    pub fn spread(&mut self, v: Virtual, per: Per) -> Virtual {
+        let Some(format) = self.format(v).filter(|f| f.per != per) else { return v };
+        let format = Format { per, ..format };
+        let known =
+            |o: &Operation| matches!(o.work, Work::Spread) && o.args[0] == v && o.format == format;
+        match self.operations.iter().position(known) {
+            Some(i) => Virtual::Result(i as u32),
+            None => self.append(Work::Spread, &[v], format),
+        }
     }
 
     /// The register that holds a value computed or copied here.
@@ -149,10 +175,15 @@ impl Draft {
             outs.extend(self.format(v));
         }
         let overwritten = |r: usize| in_place.iter().position(|p| *p == Some(r));
+        // Where each register is read last. What is neither read nor stored is not computed.
         let mut last: HashMap<Virtual, usize> = HashMap::new();
-        for (i, op) in self.operations.iter().enumerate() {
-            for &a in &op.args {
-                last.insert(a, i);
+        let lives = |last: &HashMap<Virtual, usize>, i: usize| {
+            let v = Virtual::Result(i as u32);
+            last.contains_key(&v) || stored.contains_key(&v)
+        };
+        for (i, op) in self.operations.iter().enumerate().rev() {
+            if lives(&last, i) {
+                op.args.iter().for_each(|&a| _ = last.entry(a).or_insert(i));
             }
         }
         let mut pool = Temps::default();
@@ -196,7 +227,7 @@ impl Draft {
                 actions.push(Action::Fill { operand: r as u16, to: Reg::Out(k) });
             }
         }
-        for (i, op) in self.operations.iter().enumerate() {
+        for (i, op) in self.operations.iter().enumerate().filter(|(i, _)| lives(&last, *i)) {
             let mut args = [None; 3];
             for (slot, &a) in args.iter_mut().zip(&op.args) {
                 if let (Virtual::Operand(r), None) = (a, at.get(&a)) {

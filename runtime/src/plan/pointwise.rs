@@ -119,6 +119,8 @@ pub fn append(
         draft.define(output, result);
         return Ok(());
     }
+    let n = graph.ty(output).elements();
+    let per = draft.per(n);
     let mut args = Vec::new();
     if movement::walk(graph, node, item.output)?.is_some() {
         args.push(arg(draft, graph, aliases, item, node.input(0).ok_or("no input")?)?);
@@ -130,9 +132,7 @@ pub fn append(
             _ => Tensor::scalar(0f32),
         };
         let (root, size) = (literals.add(value), to.size());
-        let n = graph.ty(output).elements();
-        let (format, walk) =
-            (Format { size, per: draft.per(n) }, Some(Strided::new(&[n], &[0], 0)));
+        let (format, walk) = (Format { size, per }, Some(Strided::new(&[n], &[0], 0)));
         args.push(draft.read(Read { root, offset: 0, format, span: size, walk }));
     } else {
         for v in &node.inputs {
@@ -150,14 +150,14 @@ pub fn append(
         _ if args.len() == 1 && movement::walk(graph, node, item.output)?.is_some() => args[0],
         Op::Sum | Op::Max | Op::Min => {
             let op = if node.op == Op::Sum { Op::Add } else { node.op };
-            let fold = |acc, &x: &Virtual| draft.operation(function(op, from, to), &[acc, x]);
+            let fold = |acc, &x: &Virtual| draft.operation(function(op, from, to), &[acc, x], per);
             args[1..].iter().fold(args[0], fold)
         }
         Op::Clip => {
             let mut x = args[0];
             for (i, op) in [(1, Op::Max), (2, Op::Min)] {
                 if let Some((_, bound)) = given(i) {
-                    x = draft.operation(function(op, from, to), &[x, bound]);
+                    x = draft.operation(function(op, from, to), &[x, bound], per);
                 }
             }
             x
@@ -167,19 +167,20 @@ pub fn append(
             let exponent = node.input(1).map_or(from, |v| graph.ty(v).dtype);
             let double = !from.is_float() && exponent.is_float();
             let work = if double { DType::F64 } else { from };
-            let x = cast(draft, args[0], from, work);
-            y = cast(draft, y, exponent, work);
-            let z = draft.operation(function(Op::Pow, work, work), &[x, y]);
-            cast(draft, z, work, to)
+            let x = cast(draft, args[0], from, work, per);
+            y = cast(draft, y, exponent, work, per);
+            let z = draft.operation(function(Op::Pow, work, work), &[x, y], per);
+            cast(draft, z, work, to, per)
         }
         Op::Where => {
             let from = given(1).map_or(to, |(t, _)| t);
-            draft.operation(function(Op::Where, from, to), &args)
+            draft.operation(function(Op::Where, from, to), &args, per)
         }
-        Op::Cast | Op::CastLike => draft.operation(function(Op::Cast, from, to), &args[..1]),
-        op => draft.operation(Function { imm, ..function(op, from, to) }, &args),
+        Op::Cast | Op::CastLike => draft.operation(function(Op::Cast, from, to), &args[..1], per),
+        op => draft.operation(Function { imm, ..function(op, from, to) }, &args, per),
     };
-    // A fold over one operand, or a clip without bounds, is that operand.
+    // A movement, a fold over one operand or a clip without bounds is that operand.
+    let result = draft.spread(result, per);
     draft.define(output, result);
     Ok(())
 }
@@ -188,8 +189,8 @@ fn function(op: Op, from: DType, to: DType) -> Function {
     Function { op, from, to, imm: Immediate::default() }
 }
 
-fn cast(draft: &mut Draft, x: Virtual, from: DType, to: DType) -> Virtual {
-    if from == to { x } else { draft.operation(function(Op::Cast, from, to), &[x]) }
+fn cast(draft: &mut Draft, x: Virtual, from: DType, to: DType, per: Per) -> Virtual {
+    if from == to { x } else { draft.operation(function(Op::Cast, from, to), &[x], per) }
 }
 
 fn arg(
@@ -223,7 +224,7 @@ fn operand(
             return register;
         }
         if known == Some(Per::Row) && walk.as_ref() == Some(&draft.spreading()) {
-            return draft.spread(register);
+            return register;
         }
     }
     let ty = graph.ty(v);

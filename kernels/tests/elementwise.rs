@@ -1,0 +1,96 @@
+//! Loops over slices against the operations on single numbers, whatever the lengths and the numbers.
+
+use pam_kernels::elementwise::{Binary, Unary, binary, unary};
+use pam_kernels::pa;
+use proptest::prelude::*;
+
+/// Numbers that stay normal under every operation, or anything.
+fn number(seed: u64, tame: bool) -> f32 {
+    let x = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let bits = (x >> 32) as u32;
+    let special =
+        [0, 1, 0x007F_FFFF, 0x0080_0000, 0x3F80_0000, 0x7F7F_FFFF, 0x7F80_0000, 0x7FC0_0000];
+    match x % 5 {
+        _ if tame => f32::from_bits(bits & 0x807F_FFFF | (112 + (x as u32 >> 3) % 31) << 23),
+        0 => f32::from_bits(special[(bits % 8) as usize] | bits & 0x8000_0000),
+        _ => f32::from_bits(bits),
+    }
+}
+
+fn numbers(n: usize, seed: u64, tame: bool) -> Vec<f32> {
+    (0..n as u64).map(|i| number(seed.wrapping_add(i), tame)).collect()
+}
+
+proptest! {
+    #[test]
+    fn pairs_are_what_single_numbers_are(
+        n in 1usize..700, seed in any::<u64>(), wild in 0usize..900, at in 0usize..700,
+        offset in prop_oneof![Just(0), Just(1 << 20)],
+    ) {
+        // Tame, but for some neighbours; with more than `n` all of them are tame.
+        let mut a = numbers(n, seed, true);
+        let mut b = numbers(n, seed ^ 0xABCD, true);
+        let span = at.min(n)..(at + wild % 100).min(n);
+        a[span.clone()].copy_from_slice(&numbers(span.len(), seed, false));
+        b[span.clone()].copy_from_slice(&numbers(span.len(), !seed, false));
+        let mut y = vec![0.0; n];
+        binary(Binary::PaMul(offset), &a, &b, &mut y);
+        for i in 0..n {
+            let expected = pa::mul(a[i], b[i], offset);
+            prop_assert_eq!(y[i].to_bits(), expected.to_bits(), "{:e} {:e}", a[i], b[i]);
+        }
+        binary(Binary::PaDiv(offset), &a, &b, &mut y);
+        for i in 0..n {
+            let expected = pa::div(a[i], b[i], offset);
+            prop_assert_eq!(y[i].to_bits(), expected.to_bits(), "{:e} {:e}", a[i], b[i]);
+        }
+    }
+
+    #[test]
+    fn slices_are_what_single_numbers_are(
+        n in 1usize..700, seed in any::<u64>(), wild in 0usize..900, at in 0usize..700,
+        k in prop_oneof![-3i32..3, -300i32..300],
+    ) {
+        let mut x = numbers(n, seed, true);
+        let span = at.min(n)..(at + wild % 100).min(n);
+        x[span.clone()].copy_from_slice(&numbers(span.len(), seed, false));
+        // Between the numbers that powers of two are taken of, and those that logarithms are.
+        for (x, spread) in [(x.clone(), false), (x.iter().map(|x| x.abs()).collect(), true)] {
+            let mut y = vec![0.0; n];
+            let mut check = |op, one: &dyn Fn(f32) -> f32| {
+                unary(op, &x, &mut y);
+                let wrong = x.iter().zip(&y).find(|(x, y)| one(**x).to_bits() != y.to_bits());
+                prop_assert!(wrong.is_none(), "{:?} of {:?}, {}", op, wrong, spread);
+                Ok(())
+            };
+            check(Unary::PaExp2, &pa::exp2)?;
+            check(Unary::PaLog2, &pa::log2)?;
+            check(Unary::Scale(k), &|x| pa::scale_pow2(x, k))?;
+        }
+    }
+
+    #[test]
+    fn a_shorter_operand_is_repeated(
+        row in 1usize..90, rows in 1usize..9, seed in any::<u64>(), tame in any::<bool>(),
+    ) {
+        let n = row * rows;
+        let (a, b) = (numbers(n, seed, tame), numbers(rows, !seed, tame));
+        let wide: Vec<f32> = b.iter().flat_map(|&b| std::iter::repeat_n(b, row)).collect();
+        let (mut y, mut z) = (vec![0.0; n], vec![0.0; n]);
+        let bits = |y: &[f32]| {
+            let number = |x: &f32| if x.is_nan() { f32::NAN } else { *x };
+            y.iter().map(|x| number(x).to_bits()).collect::<Vec<u32>>()
+        };
+        for op in [Binary::PaMul(0), Binary::PaMul(3), Binary::PaDiv(0), Binary::PaDiv(-3),
+            Binary::Add, Binary::Sub, Binary::Max, Binary::Min, Binary::Mul, Binary::Div,
+            Binary::PaExp2Grad, Binary::PaLog2Grad, Binary::Pow, Binary::Rem]
+        {
+            binary(op, &a, &b, &mut y);
+            binary(op, &a, &wide, &mut z);
+            prop_assert_eq!(bits(&y), bits(&z), "{:?} on the right", op);
+            binary(op, &b, &a, &mut y);
+            binary(op, &wide, &a, &mut z);
+            prop_assert_eq!(bits(&y), bits(&z), "{:?} on the left", op);
+        }
+    }
+}
