@@ -7,6 +7,7 @@ use pam_ir::geometry::Window;
 use pam_ir::tensor::strides;
 use pam_ir::types::DType;
 use smallvec::SmallVec;
+use std::ops::Range;
 
 /// The position in the image of element `k` of window `w` along an axis.
 fn at(axis: &Window, w: usize, k: usize) -> Option<usize> {
@@ -33,6 +34,36 @@ fn unflatten(mut flat: usize, dims: impl DoubleEndedIterator<Item = usize>) -> I
         .collect();
     index.reverse();
     index
+}
+
+/// Calls `visit` for each line of windows with those whose element `k` lies in the image, and with where
+/// that of the first one lies; from window to window it is `stride` of the last axis further.
+fn lines(
+    axes: &[Window],
+    strides: &[usize],
+    k: &[usize],
+    mut visit: impl FnMut(Range<usize>, usize),
+) {
+    let (Some((inner, outer)), Some(&k_inner)) = (axes.split_last(), k.last()) else { return };
+    let begin = (k_inner * inner.dilation) as i64 - inner.before;
+    let stride = inner.stride as i64;
+    // The windows from which on the element lies at 0 or above, and at the end or above.
+    let from = |end: i64| ((end - begin).max(0) + stride - 1) / stride;
+    let low = from(0).min(inner.output as i64);
+    let high = from(inner.input as i64).clamp(low, inner.output as i64);
+    if low == high {
+        return;
+    }
+    let (low, high) = (low as usize, high as usize);
+    let first = (begin + low as i64 * stride) as usize;
+    for line in 0..outer.iter().map(|a| a.output).product() {
+        let window = unflatten(line, outer.iter().map(|a| a.output));
+        let places =
+            outer.iter().enumerate().map(|(d, a)| Some(at(a, window[d], k[d])? * strides[d]));
+        if let Some(base) = places.sum::<Option<usize>>() {
+            visit(line * inner.output + low..line * inner.output + high, base + first);
+        }
+    }
 }
 
 /// MaxPool with the flat index of each maximum.
@@ -73,61 +104,76 @@ impl MaxPool {
         })
     }
 
-    /// The position of the maximum of window `w` of one image, and its index.
-    fn best<T: Number>(&self, image: &[T], w: usize) -> (T, usize) {
-        let window = unflatten(w, self.axes.iter().map(|a| a.output));
-        let elements: usize = self.axes.iter().map(|a| a.kernel).product();
-        let mut k: Index = SmallVec::from_elem(0, self.axes.len());
-        let mut best = (T::lowest(), 0);
-        let mut found = false;
-        for _ in 0..elements {
-            let (mut flat, mut index, mut inside) = (0, 0, true);
-            for (d, axis) in self.axes.iter().enumerate() {
-                match at(axis, window[d], k[d]) {
-                    Some(p) => {
-                        flat += p * self.strides[d];
-                        index += p * self.index_strides[d];
+    /// Where the maximum of each window of an image lies, −1 for a window of padding only: of equal ones
+    /// the first, and before all others the first NaN.
+    fn places<T: Number>(&self, image: &[T], places: &mut [i64]) {
+        places.fill(-1);
+        let stride = self.axes.last().map_or(1, |a| a.stride);
+        self.taps(|k| {
+            lines(&self.axes, &self.strides, k, |windows, first| {
+                for (place, at) in places[windows].iter_mut().zip((first..).step_by(stride)) {
+                    let (x, found) = (image[at], usize::try_from(*place));
+                    let best = image[found.unwrap_or(at)];
+                    if found.is_err() || x > best || (x.is_nan() && !best.is_nan()) {
+                        *place = at as i64;
                     }
-                    None => inside = false,
                 }
-            }
-            if inside {
-                let x = image[flat];
-                if !found || x > best.0 || (x.is_nan() && !best.0.is_nan()) {
-                    best = (x, index);
-                    found = true;
+            });
+        });
+    }
+
+    /// The maxima of the windows of an image.
+    fn maxima<T: Number>(&self, image: &[T], maxima: &mut [T]) {
+        maxima.fill(T::lowest());
+        let stride = self.axes.last().map_or(1, |a| a.stride);
+        self.taps(|k| {
+            lines(&self.axes, &self.strides, k, |windows, first| {
+                for (best, x) in
+                    maxima[windows].iter_mut().zip(image[first..].iter().step_by(stride))
+                {
+                    let better = *x > *best || (x.is_nan() && !best.is_nan());
+                    *best = if better { *x } else { *best };
                 }
-            }
-            for d in (0..k.len()).rev() {
-                k[d] += 1;
-                if k[d] < self.axes[d].kernel {
-                    break;
-                }
-                k[d] = 0;
-            }
+            });
+        });
+    }
+
+    /// Calls `f` with each position in the kernel, in order.
+    fn taps(&self, mut f: impl FnMut(&[usize])) {
+        let kernel = || self.axes.iter().map(|a| a.kernel);
+        (0..kernel().product()).for_each(|tap| f(&unflatten(tap, kernel())));
+    }
+
+    /// The index of a place in its image.
+    fn index(&self, place: i64) -> usize {
+        let place = usize::try_from(place).unwrap_or(0);
+        if self.index_strides == self.strides {
+            return place;
         }
-        best
+        let at = unflatten(place, self.axes.iter().map(|a| a.input));
+        at.iter().zip(&self.index_strides).map(|(i, s)| i * s).sum()
     }
 }
 
 impl Step for MaxPool {
     fn run(&self, io: &mut Io<'_>) -> Result<(), String> {
+        let elements: usize = self.axes.iter().map(|a| a.kernel).product();
         with_type!(self.dtype, T => {
             let (data, values) = (io.input::<T>(0), io.output::<T>(0));
-            let elements: usize = self.axes.iter().map(|a| a.kernel).product();
-            rows(io.pool, values, self.windows, elements, &|c, row| {
-                let image = &data[c * self.image..][..self.image];
-                for (w, o) in row.iter_mut().enumerate() {
-                    *o = self.best(image, w).0;
+            let image = |c: usize| &data[c * self.image..][..self.image];
+            if !self.indices {
+                rows(io.pool, values, self.windows, elements, &|c, row| self.maxima(image(c), row));
+                return Ok(());
+            }
+            let indices = io.output::<i64>(1);
+            rows(io.pool, indices, self.windows, elements, &|c, row| self.places(image(c), row));
+            for (c, row) in values.chunks_mut(self.windows.max(1)).enumerate() {
+                for (value, place) in row.iter_mut().zip(&indices[c * self.windows..]) {
+                    *value = usize::try_from(*place).map_or(T::lowest(), |at| image(c)[at]);
                 }
-            });
-            if self.indices {
-                rows(io.pool, io.output::<i64>(1), self.windows, elements, &|c, row| {
-                    let image = &data[c * self.image..][..self.image];
-                    for (w, o) in row.iter_mut().enumerate() {
-                        *o = (c * self.image + self.best(image, w).1) as i64;
-                    }
-                });
+            }
+            for (c, row) in indices.chunks_mut(self.windows.max(1)).enumerate() {
+                row.iter_mut().for_each(|p| *p = (c * self.image + self.index(*p)) as i64);
             }
         });
         Ok(())
@@ -217,16 +263,15 @@ impl Step for Col2Im {
             rows(io.pool, out, self.image, self.block, &|c, image| {
                 image.fill(T::from_i128(0));
                 let columns = &data[c * self.block * self.windows..];
+                let stride = self.axes.last().map_or(1, |a| a.stride);
                 for b in 0..self.block {
                     let k = unflatten(b, self.axes.iter().map(|a| a.kernel));
-                    for w in 0..self.windows {
-                        let window = unflatten(w, self.axes.iter().map(|a| a.output));
-                        let places = self.axes.iter().enumerate();
-                        let at = places.map(|(d, a)| Some(at(a, window[d], k[d])? * self.strides[d]));
-                        if let Some(at) = at.sum::<Option<usize>>() {
-                            image[at] = image[at].add(columns[b * self.windows + w]);
+                    lines(&self.axes, &self.strides, &k, |windows, first| {
+                        let column = &columns[b * self.windows..][windows];
+                        for (o, &x) in image[first..].iter_mut().step_by(stride).zip(column) {
+                            *o = o.add(x);
                         }
-                    }
+                    });
                 }
             });
         });
