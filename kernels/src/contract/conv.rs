@@ -133,25 +133,70 @@ struct Windows<'a> {
 
 impl Columns for Windows<'_> {
     fn copy(&self, k: Range<usize>, n: Range<usize>, stride: usize, out: &mut [f32]) {
+        let [.., wide] = self.axes;
+        // Along the longer ones of the lines of windows and of kernels.
+        if wide.kernel > wide.output && wide.input_dilation == 1 {
+            self.copy_kernels(k, n, stride, out);
+        } else {
+            self.copy_windows(k, n, stride, out);
+        }
+    }
+}
+
+impl Windows<'_> {
+    /// The channel of a row and its position in the kernel.
+    fn row(&self, k: usize) -> (usize, [usize; 3]) {
+        let [_, high, wide] = self.axes;
+        let (channel, tap) = (k / self.taps, k % self.taps);
+        let plane = high.kernel * wide.kernel;
+        (channel, [tap / plane, tap / wide.kernel % high.kernel, tap % wide.kernel])
+    }
+
+    /// The image of a column and its position in the output.
+    fn column(&self, n: usize) -> (usize, [usize; 3]) {
+        let [_, high, wide] = self.axes;
+        let (image, position) = (n / self.positions, n % self.positions);
+        let plane = high.output * wide.output;
+        (image, [position / plane, position / wide.output % high.output, position % wide.output])
+    }
+
+    /// Rows along the innermost axis of the kernel are written together: in the gradient of a weight, the
+    /// kernel is an image and has long lines, and there are few windows.
+    fn copy_kernels(&self, k: Range<usize>, n: Range<usize>, stride: usize, out: &mut [f32]) {
+        let [deep, high, wide] = self.axes;
+        let mut done = 0;
+        while done < k.len() {
+            let (channel, tap) = self.row(k.start + done);
+            let run = (wide.kernel - tap[2]).min(k.len() - done);
+            for (j, n) in n.clone().enumerate() {
+                let (image, at) = self.column(n);
+                let line =
+                    source(&deep, at[0], tap[0]).zip(source(&high, at[1], tap[1])).map(|(z, y)| {
+                        let pixel = (z * high.input + y) * wide.input;
+                        let base = self.first + image * self.image + channel * self.pixels + pixel;
+                        &self.x[base..base + wide.input]
+                    });
+                let column = out[done * stride + j..].iter_mut().step_by(stride).take(run);
+                let begin = (at[2] * wide.stride + tap[2] * wide.dilation) as i64 - wide.before;
+                let places = (0..run).map(|i| begin + (i * wide.dilation) as i64);
+                for (o, at) in column.zip(places) {
+                    let x = line.and_then(|line| line.get(usize::try_from(at).ok()?));
+                    *o = x.copied().unwrap_or(0.0);
+                }
+            }
+            done += run;
+        }
+    }
+
+    /// Columns along the innermost axis of the output are read together.
+    fn copy_windows(&self, k: Range<usize>, n: Range<usize>, stride: usize, out: &mut [f32]) {
         let [deep, high, wide] = self.axes;
         for (row, k) in k.enumerate() {
-            let (channel, tap) = (k / self.taps, k % self.taps);
-            let tap = [
-                tap / (high.kernel * wide.kernel),
-                tap / wide.kernel % high.kernel,
-                tap % wide.kernel,
-            ];
+            let (channel, tap) = self.row(k);
             let out = &mut out[row * stride..][..n.len()];
-            // Columns along the innermost axis are read together.
             let mut done = 0;
             while done < out.len() {
-                let column = n.start + done;
-                let (image, position) = (column / self.positions, column % self.positions);
-                let at = [
-                    position / (high.output * wide.output),
-                    position / wide.output % high.output,
-                    position % wide.output,
-                ];
+                let (image, at) = self.column(n.start + done);
                 let run = (out.len() - done).min(wide.output - at[2]);
                 let run = &mut out[done..done + run];
                 done += run.len();
