@@ -226,6 +226,36 @@ fn conv_reference(s: &ConvShape, x: &[f32], w: &[f32]) -> Vec<f32> {
     out
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn random_convolutions(
+        sizes in proptest::collection::vec((1usize..12, 1usize..12, 1usize..4, 1usize..4, 1usize..4,
+            -2i64..5, -2i64..5), 2),
+        batch in 1usize..3, groups in 1usize..3, channels in 1usize..4, outputs in 1usize..4,
+    ) {
+        let mut spatial = Vec::new();
+        for (input, kernel, stride, dilation, input_dilation, before, after) in sizes {
+            let extent = (input as i64 - 1) * input_dilation as i64 + 1;
+            let room = extent + before + after - ((kernel as i64 - 1) * dilation as i64 + 1);
+            prop_assume!(room >= 0);
+            let output = room as usize / stride + 1;
+            spatial.push(Spatial { input, kernel, output, stride, dilation, input_dilation, before });
+        }
+        let s = ConvShape { batch, groups, channels, outputs, spatial };
+        let count = |f: fn(&Spatial) -> usize| s.spatial.iter().map(f).product::<usize>();
+        prop_assume!(count(|a| a.output) * count(|a| a.kernel) < 20_000);
+        let x = numbers(0, batch * groups * channels * count(|a| a.input), 5);
+        let w = numbers(0, groups * outputs * channels * count(|a| a.kernel), 6);
+        let expected = conv_reference(&s, &x, &w);
+        let mut out = vec![f32::NAN; expected.len()];
+        let pa = Arithmetic::Pa { offset: 0, mantissa: 23 };
+        conv(&Pool::new(1).unwrap(), pa, &s, &x, &w, &mut out);
+        prop_assert!(out.iter().zip(&expected).all(|(a, b)| same(*a, *b)), "{:?}", s);
+    }
+}
+
 #[test]
 fn convolutions_sum_their_windows() {
     let axis = |input, kernel, stride, dilation, input_dilation, before: i64, after: i64| {

@@ -229,19 +229,39 @@ fn source(axis: &Spatial, output: usize, tap: usize) -> Option<usize> {
 }
 
 fn read_line(axis: &Spatial, from: usize, tap: usize, line: &[f32], run: &mut [f32]) {
-    if axis.stride == 1 && axis.input_dilation == 1 {
-        let start = (from + tap * axis.dilation) as i64 - axis.before;
-        let left = (-start).clamp(0, run.len() as i64) as usize;
-        let right = (line.len() as i64 - start).clamp(left as i64, run.len() as i64) as usize;
-        run[..left].fill(0.0);
-        run[right..].fill(0.0);
-        if left < right {
-            let first = (start + left as i64) as usize;
-            run[left..right].copy_from_slice(&line[first..first + right - left]);
+    let start = (from * axis.stride + tap * axis.dilation) as i64 - axis.before;
+    if axis.input_dilation > 1 {
+        if axis.stride > 1 {
+            for (i, y) in run.iter_mut().enumerate() {
+                *y = source(axis, from + i, tap).map_or(0.0, |at| line[at]);
+            }
+            return;
         }
+        // One in so many elements is not a zero.
+        run.fill(0.0);
+        let dilation = axis.input_dilation as i64;
+        let at = start.max(0);
+        let at = at + (-at).rem_euclid(dilation);
+        let (skip, first) = (at - start, (at / dilation) as usize);
+        let there = run.iter_mut().skip(skip as usize).step_by(axis.input_dilation);
+        there.zip(line.iter().skip(first)).for_each(|(y, x)| *y = *x);
         return;
     }
-    for (i, y) in run.iter_mut().enumerate() {
-        *y = source(axis, from + i, tap).map_or(0.0, |at| line[at]);
+    let stride = axis.stride as i64;
+    let before = |end: i64| ((end - start).max(0) + stride - 1) / stride;
+    let left = before(0).min(run.len() as i64) as usize;
+    let right = (before(line.len() as i64) as usize).clamp(left, run.len());
+    run[..left].fill(0.0);
+    run[right..].fill(0.0);
+    if left == right {
+        return;
+    }
+    let first = (start + left as i64 * stride) as usize;
+    let run = &mut run[left..right];
+    if stride == 1 {
+        run.copy_from_slice(&line[first..first + run.len()]);
+    } else {
+        let there = line[first..].iter().step_by(axis.stride);
+        run.iter_mut().zip(there).for_each(|(y, x)| *y = *x);
     }
 }
