@@ -11,6 +11,24 @@
 #define PAM_EACH(N, COUNT) for (u64 N = thread_number(); N < (COUNT); N += thread_count())
 #define NOWHERE 0xFFFFFFFFu
 
+// Launches of one program on several sets of operands: a table with `words` words for each set, of which
+// the first is the number of its first block and the second its number of elements.
+PA_FN const u64 *item_of_block(const u64 *table, u32 items, u32 words) {
+  u32 low = 0, high = items;
+  while (high - low > 1) {
+    u32 middle = (low + high) >> 1;
+    if (*elem(table, stride_mul(middle, words)) <= blockIdx.x)
+      low = middle;
+    else
+      high = middle;
+  }
+  return elem(table, stride_mul(low, words));
+}
+// A block takes 1024 elements, so that a thread takes four.
+#define PAM_EACH_OF_ITEM(N, ITEM)                                                                  \
+  for (u64 N = shl64<10>((u32)(blockIdx.x - (ITEM)[0])) + threadIdx.x, own = 0;                    \
+       own < 4 && N < (ITEM)[1]; ++own, N += 256)
+
 // Where element `flat` of an index space lies: the sum of digits times strides.
 PA_FN u64 place(u32 flat, const u64 *axes, u32 rank) {
   u64 at = 0;

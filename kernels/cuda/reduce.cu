@@ -11,12 +11,13 @@
 #include "lane.cuh"
 
 // inner = 1: sixteen threads per chunk of a row, a block per sixteen chunks. With several chunks per
-// row, block y handles row y; with one, the chunks of a block are those of sixteen rows.
+// row, the block's y and z are the row; with one, the chunks of a block are those of sixteen rows.
 extern "C" __global__ void __launch_bounds__(256)
     pam_reduce_rows(const float *source, u32 outer, u32 reduced, u32 reduction, u32 chunks,
                     float *output) {
   u32 group = shl<4>(blockIdx.x) + (threadIdx.x >> 4), lane_index = threadIdx.x & 15;
-  u32 row = chunks == 1 ? group : blockIdx.y, chunk = chunks == 1 ? 0 : group;
+  u32 own = (u32)stride_mul(blockIdx.z, gridDim.y) + blockIdx.y;
+  u32 row = chunks == 1 ? group : own, chunk = chunks == 1 ? 0 : group;
   bool there = row < outer && chunk < chunks;
   Lane lane = start(reduction);
   if (there) {
@@ -39,7 +40,8 @@ extern "C" __global__ void __launch_bounds__(256)
     *at(output, stride_mul(chunk, outer) + row) = finish(lane, reduction);
 }
 
-// inner > 1: a block takes 32 neighbouring columns, thread y of 8 the lanes y and y + 8.
+// inner > 1: a block takes 32 neighbouring columns, thread y of 8 the lanes y and y + 8. Block z takes plane
+// z and those that follow it at a distance of the grid.
 extern "C" __global__ void __launch_bounds__(256)
     pam_reduce_columns(const float *source, u32 outer, u32 reduced, u32 inner, u32 reduction,
                        float *output) {
@@ -49,32 +51,35 @@ extern "C" __global__ void __launch_bounds__(256)
   u32 col = shl<5>(blockIdx.x) + x, chunk = blockIdx.y;
   u32 begin = shl<SUM_CHUNK_LOG2>(chunk);
   u32 count = reduced - begin < SUM_CHUNK ? reduced - begin : SUM_CHUNK;
-  Lane low = start(reduction), high = start(reduction);
   u64 plane = stride_mul(reduced, inner);
-  if (col < inner) {
-    const float *p = at(source, stride_mul(blockIdx.z, plane) + stride_mul(begin + y, inner) + col);
-    u64 step = shl64<3>(inner);
+#pragma unroll 1
+  for (u32 o = blockIdx.z; o < outer; o += gridDim.z) {
+    Lane low = start(reduction), high = start(reduction);
+    if (col < inner) {
+      const float *p = at(source, stride_mul(o, plane) + stride_mul(begin + y, inner) + col);
+      u64 step = shl64<3>(inner);
 #pragma unroll 2
-    for (u32 r = y; r < count; r += 16) {
-      take(low, reduction, *p, r);
-      p = at(p, step);
-      if (r + 8 < count) take(high, reduction, *p, r + 8);
-      p = at(p, step);
+      for (u32 r = y; r < count; r += 16) {
+        take(low, reduction, *p, r);
+        p = at(p, step);
+        if (r + 8 < count) take(high, reduction, *p, r + 8);
+        p = at(p, step);
+      }
     }
-  }
-  merge(low, reduction, high.value, high.zero);
-  float *value = at(values, threadIdx.x);
-  u32 *zero = at(zeros, threadIdx.x);
+    merge(low, reduction, high.value, high.zero);
+    float *value = at(values, threadIdx.x);
+    u32 *zero = at(zeros, threadIdx.x);
 #pragma unroll
-  for (u32 half = 4; half > 0; half >>= 1) {
-    *value = low.value, *zero = low.zero;
-    __syncthreads();
-    if (y < half) merge(low, reduction, value[half * 32], zero[half * 32]);
-    __syncthreads();
-  }
-  if (y == 0 && col < inner) {
-    u64 place = stride_mul(chunk, stride_mul(outer, inner)) + stride_mul(blockIdx.z, inner) + col;
-    *at(output, place) = finish(low, reduction);
+    for (u32 half = 4; half > 0; half >>= 1) {
+      *value = low.value, *zero = low.zero;
+      __syncthreads();
+      if (y < half) merge(low, reduction, value[half * 32], zero[half * 32]);
+      __syncthreads();
+    }
+    if (y == 0 && col < inner) {
+      u64 place = stride_mul(chunk, stride_mul(outer, inner)) + stride_mul(o, inner) + col;
+      *at(output, place) = finish(low, reduction);
+    }
   }
 }
 

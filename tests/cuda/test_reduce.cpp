@@ -39,11 +39,14 @@ static void reduction(u32 outer, u32 reduced, u32 inner, int what, Kind kind, Sh
   std::vector<float> partial(left * chunks, -7.0f), out(left, -7.0f);
   float *to = chunks == 1 ? out.data() : partial.data();
   if (inner == 1) {
-    dim3 grid = {chunks == 1 ? (outer + 15) / 16 : (chunks + 15) / 16, chunks == 1 ? 1 : outer, 1};
+    // Of many rows and planes, a grid has two for each of its own.
+    u32 high = outer < 3 ? outer : 2, deep = (outer + high - 1) / high;
+    dim3 grid = {(outer + 15) / 16, 1, 1};
+    if (chunks > 1) grid = {(chunks + 15) / 16, high, deep};
     shim_launch(grid, 256, order,
                 [&] { pam_reduce_rows(x.data(), outer, reduced, what, chunks, to); });
   } else {
-    shim_launch({(inner + 31) / 32, chunks, outer}, 256, order,
+    shim_launch({(inner + 31) / 32, chunks, outer < 3 ? outer : 2}, 256, order,
                 [&] { pam_reduce_columns(x.data(), outer, reduced, inner, what, to); });
   }
   if (chunks > 1)
@@ -63,7 +66,8 @@ static void reduction(u32 outer, u32 reduced, u32 inner, int what, Kind kind, Sh
 
 int main() {
   const u32 shapes[][3] = {{5, 7, 1},    {40, 100, 1}, {3, 16, 1},   {2, 9000, 1}, {1, 70001, 1},
-                           {2, 5, 33},   {1, 100, 70}, {3, 17, 2},   {1, 9001, 40}};
+                           {2, 5, 33},   {1, 100, 70}, {3, 17, 2},   {1, 9001, 40},
+                           {5, 4100, 1}, {5, 4100, 3}};
   int n = 0;
   for (auto &s : shapes)
     for (int what = SUM; what <= MIN; ++what)

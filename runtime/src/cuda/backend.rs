@@ -1,11 +1,12 @@
 //! A plan on a device: one arena, the steps recorded once for each half of the state.
 //!
-//! State stays on the device between steps. Inputs that are not state exist twice, once for the runs
+//! Programs that differ in their operands only share a launch. State stays on the device between steps. Inputs that are not state exist twice, once for the runs
 //! that read the even half of the state and once for the odd ones, so that the next batch is copied in
 //! while a run is under way. Indices out of range are noted on the device and looked at when a result
 //! is read or the next run begins.
 
 use super::CudaError;
+use super::batch::{self, Batch};
 use super::emit::Emitter;
 use super::lower::Lowering;
 use super::machine::{Buffer, Machine, Recording};
@@ -13,10 +14,10 @@ use super::order::{Orders, Places};
 use super::source::{Source, sources};
 use crate::error::RunError;
 use crate::exec::data_bytes;
-use crate::plan::{Place, Plan, View};
+use crate::plan::{Place, Plan, Step, View};
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Alignment of constants, in bytes.
 const ALIGN: usize = 256;
@@ -51,6 +52,7 @@ pub(crate) struct Backend {
     /// Kept while the recordings live.
     _workspace: Buffer,
     _steps: Vec<Orders>,
+    _batches: Vec<Option<Batch>>,
     /// One word a step that can fault, and the number of the run.
     words: Buffer,
     /// What every plan may need and what was generated for this one.
@@ -69,14 +71,28 @@ impl Backend {
         let memory = Memory::new(plan, machine.as_ref())?;
         let mut emitter = Emitter::default();
         let mut steps = Vec::with_capacity(plan.steps.len());
+        let arranged = batch::arrange(plan);
+        let alone: BTreeSet<usize> =
+            arranged.iter().filter(|list| list.len() == 1).map(|list| list[0]).collect();
         let mut lowering = Lowering { machine: machine.as_ref(), emitter: &mut emitter };
         for (s, step) in plan.steps.iter().enumerate() {
-            steps.push(lowering.lower(step).map_err(|e| match e {
+            let orders =
+                if alone.contains(&s) { lowering.lower(step) } else { Ok(Orders::default()) };
+            steps.push(orders.map_err(|e| match e {
                 CudaError::Unsupported(_) | CudaError::TooLarge { .. } => {
                     plan.fault(s, e.to_string())
                 }
                 other => other.into(),
             })?);
+        }
+        let address = |v: &View, parity| memory.address(*v, parity);
+        let mut batches = Vec::with_capacity(arranged.len());
+        for list in &arranged {
+            let together: Vec<&Step> = list.iter().map(|&s| &plan.steps[s]).collect();
+            batches.push(match together.len() {
+                1 => None,
+                _ => Batch::new(machine.as_ref(), &mut emitter, &together, &address)?,
+            });
         }
         let generated = emitter.sources();
         machine.load(&generated)?;
@@ -91,7 +107,9 @@ impl Backend {
         let half = |parity: usize| {
             let address = |view: &View| memory.address(*view, parity);
             let mut give = || {
-                for (s, (orders, step)) in steps.iter().zip(&plan.steps).enumerate() {
+                for (list, batch) in arranged.iter().zip(&batches) {
+                    let (s, shared) = (list[0], batch.as_ref().map(|b| b.orders(parity)));
+                    let (orders, step) = (shared.as_ref().unwrap_or(&steps[s]), &plan.steps[s]);
                     let ins: Vec<u64> =
                         step.ins.iter().map(|v| v.as_ref().map_or(0, address)).collect();
                     let outs: Vec<u64> = step.outs.iter().map(address).collect();
@@ -103,7 +121,7 @@ impl Backend {
                         fault: words.address() + 8 + 8 * fault as u64,
                         run: words.address(),
                     };
-                    // SAFETY: the orders were made for this step, whose operands lie there.
+                    // SAFETY: the orders were made for these steps, whose operands lie there.
                     unsafe { orders.give(machine.as_ref(), &places) }?;
                 }
                 Ok(())
@@ -129,6 +147,7 @@ impl Backend {
             memory,
             _workspace: workspace,
             _steps: steps,
+            _batches: batches,
             words,
             sources: sources().into_iter().chain(generated).collect(),
             faulting,

@@ -15,6 +15,7 @@
 
 pub mod audit;
 mod backend;
+mod batch;
 pub mod cache;
 pub mod contract;
 pub mod device;

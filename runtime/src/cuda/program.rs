@@ -57,22 +57,50 @@ struct Text<'p> {
 /// Names the op that has no device form.
 pub fn program(p: &Program) -> Result<(Header, String), String> {
     let text = Text::new(p)?;
-    let mut parameters = Vec::new();
-    for (i, operand) in p.operands.iter().enumerate() {
-        if !matches!(operand.access, Access::InPlace(_)) {
-            parameters.push(format!("const {} *i{i}", raw(operand.format.size)));
-        }
-    }
-    for (k, format) in p.outs.iter().enumerate() {
-        parameters.push(format!("{} *o{k}", raw(format.size)));
-    }
-    let list = parameters.join(", ");
+    let list: Vec<String> = parameters(p).map(|(ty, name)| format!("{ty}{name}")).collect();
     let (count, body) = match p.row {
-        1 => ("count", text.elements()),
+        1 => ("count", format!("  PAM_EACH(n, count) {{\n{}  }}\n", text.elements())),
         _ => ("rows", text.rows()),
     };
-    let singles = text.singles();
+    let (list, singles) = (list.join(", "), text.singles());
     Ok((text.header, format!("PAM_KERNEL @({list}, u32 {count}) {{\n{singles}{body}}}")))
+}
+
+/// The text of a program without rows that runs on several sets of operands in one launch. Its parameters
+/// are a table with [`words`] words for each set – the number of its first block, the number of elements,
+/// and the addresses – and the number of sets; a block takes [`ITEM_BLOCK`] elements.
+///
+/// # Errors
+/// As [`program`].
+pub fn program_of_items(p: &Program) -> Result<(Header, String), String> {
+    let text = Text::new(p)?;
+    let mut loads = String::new();
+    for (i, (ty, name)) in parameters(p).enumerate() {
+        let _ = writeln!(loads, "  {ty}{name} = ({ty})item[{}];", i + 2);
+    }
+    let (words, singles, body) = (words(p), text.singles(), text.elements());
+    let text_of_items = format!(
+        "PAM_KERNEL @(const u64 *table, u32 items) {{\n  const u64 *item = item_of_block(table, items, {words});\n\
+         {loads}{singles}  PAM_EACH_OF_ITEM(n, item) {{\n{body}  }}\n}}"
+    );
+    Ok((text.header, text_of_items))
+}
+
+/// Elements that a block takes of a set of operands.
+pub const ITEM_BLOCK: usize = 1024;
+
+/// Words of the table for each set of operands.
+pub fn words(p: &Program) -> usize {
+    2 + parameters(p).count()
+}
+
+/// The addresses that a program takes, as types and names: operands, then results.
+fn parameters(p: &Program) -> impl Iterator<Item = (String, String)> {
+    let operands = p.operands.iter().enumerate();
+    let operands = operands.filter(|(_, o)| !matches!(o.access, Access::InPlace(_)));
+    let ins = operands.map(|(i, o)| (format!("const {} *", raw(o.format.size)), format!("i{i}")));
+    let outs = p.outs.iter().enumerate();
+    ins.chain(outs.map(|(k, f)| (format!("{} *", raw(f.size)), format!("o{k}"))))
 }
 
 impl<'p> Text<'p> {
@@ -137,12 +165,12 @@ impl<'p> Text<'p> {
         text
     }
 
-    /// A loop over all elements.
+    /// What happens to each element.
     fn elements(&self) -> String {
-        let mut text = "  PAM_EACH(n, count) {\n".to_owned();
+        let mut text = String::new();
         self.compute(&self.outs, &mut text);
         self.store(Per::Element, "n", &mut text);
-        text + "  }\n"
+        text
     }
 
     /// A loop over the rows, each of which is gone over several times.

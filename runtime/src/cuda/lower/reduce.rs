@@ -75,21 +75,23 @@ fn sums(
     let (o, r, i) =
         (small(outer, "a tensor")?, small(reduced, "a line")?, small(inner, "a tensor")?);
     let c = chunks as u32;
-    // The grid has at most 65 535 blocks across; more rows go in several launches of one shape.
+    // But for its first axis, a grid has at most 65 535 blocks along each.
+    const GRID: u32 = 65_535;
     if inner == 1 {
-        if chunks > 1 && outer > 65_535 {
-            return Err(CudaError::TooLarge { what: format!("a reduction of {outer} long rows") });
-        }
-        let grid = if chunks == 1 { (o.div_ceil(16), 1, 1) } else { (c.div_ceil(16), o, 1) };
+        let high = o.min(GRID);
+        let grid = match chunks {
+            1 => (o.div_ceil(16), 1, 1),
+            _ => (c.div_ceil(16), high, o.div_ceil(high)),
+        };
         let numbers = [o, r, code, c].map(Word::U32);
         b.launch("pam_reduce_rows", grid, [&[from][..], &numbers, &[partial]].concat());
     } else {
-        if outer > 65_535 || chunks > 65_535 {
-            return Err(CudaError::TooLarge { what: format!("a reduction of {outer} planes") });
+        if c > GRID {
+            return Err(CudaError::TooLarge { what: format!("a reduction of {reduced} rows") });
         }
         let numbers = [o, r, i, code].map(Word::U32);
         let args = [&[from][..], &numbers, &[partial]].concat();
-        b.launch("pam_reduce_columns", (i.div_ceil(32), c, o), args);
+        b.launch("pam_reduce_columns", (i.div_ceil(32), c, o.min(GRID)), args);
     }
     if chunks > 1 {
         let args = vec![partial, to, Word::U64(left as u64), Word::U32(c), Word::U32(code)];
