@@ -7,6 +7,7 @@
 //! where one number in ten is one.
 
 use pam_kernels::elementwise::{Binary, Unary, binary, unary};
+use pam_kernels::reduce::{Reduction, reduce_rows};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 const BUDGET: Duration = Duration::from_millis(600);
 /// Numbers of a tile, as programs use them.
 const TILE: usize = 2048;
+/// Numbers of a row.
+const ROW: usize = 512;
 /// Numbers of a tensor in memory: 64 MiB.
 const LARGE: usize = 16 << 20;
 
@@ -21,6 +24,10 @@ const LARGE: usize = 16 << 20;
 enum Op {
     Two(Binary),
     One(Unary),
+    /// Of rows.
+    Fold(Reduction),
+    /// With a number for each row.
+    Row(Binary),
 }
 
 fn main() {
@@ -31,6 +38,11 @@ fn main() {
         ("pa.log2", Op::One(Unary::PaLog2)),
         ("div", Op::Two(Binary::Div)),
         ("exp", Op::One(Unary::Exp)),
+        ("sum", Op::Fold(Reduction::Sum)),
+        ("max", Op::Fold(Reduction::Max)),
+        ("row mul", Op::Row(Binary::PaMul(0))),
+        ("row div", Op::Row(Binary::PaDiv(0))),
+        ("row sub", Op::Row(Binary::Sub)),
     ];
     let mut lines = Vec::new();
     for (place, n) in [("memory", LARGE), ("cache", TILE)] {
@@ -80,7 +92,8 @@ fn measure(op: Op, a: &[f32], b: &[f32], y: &mut [f32]) -> [f64; 2] {
     }
     let bytes = |op| match op {
         Op::Two(_) => 12,
-        Op::One(_) => 8,
+        Op::One(_) | Op::Row(_) => 8,
+        Op::Fold(_) => 4,
     };
     let total = |op| (bytes(op) * a.len() * repeats) as f64 * 1e-9;
     [total(op) / best[0], total(native) / best[1]]
@@ -92,6 +105,8 @@ fn run(op: Op, a: &[f32], b: &[f32], y: &mut [f32]) {
         match op {
             Op::Two(op) => binary(op, a, b, y),
             Op::One(op) => unary(op, a, y),
+            Op::Fold(op) => reduce_rows(op, ROW, a, &mut y[..a.len() / ROW]),
+            Op::Row(op) => binary(op, a, &b[..a.len() / ROW], y),
         }
     }
 }

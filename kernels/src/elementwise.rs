@@ -3,8 +3,8 @@
 //! Operands and results have one length, but that one of two operands may be shorter. Callers go tile by tile, so that chains of operations stay
 //! in the cache; nothing here divides work among threads.
 
-use crate::function::{Quick1, Quick2};
-use crate::pa::{Factor, INF, MIN};
+use crate::function::{MODERATE, Quick1, Quick2};
+use crate::pa::{Factor, magnitude};
 use crate::simd::native::{map1, map2};
 use crate::simd::{Right, multiversion, pam, repeated};
 use crate::{function, pa};
@@ -175,7 +175,7 @@ multiversion! { pam
                     measure = measure.max(m);
                     y[i] = value;
                 }
-                if measure < F::LIMIT {
+                if measure < f.limit() {
                     continue;
                 }
                 failures += 1;
@@ -201,11 +201,11 @@ multiversion! { pam
             if failures < 2 {
                 let mut measure = 0;
                 for i in 0..BLOCK {
-                    let (value, m) = f.quick(a[i], b[i]);
-                    measure = measure.max(m);
-                    y[i] = value;
+                    let above = |x: f32| magnitude(x).wrapping_sub(MODERATE.start);
+                    measure = measure.max(above(a[i])).max(above(b[i]));
+                    y[i] = f.quick(a[i], b[i]);
                 }
-                if measure < INF - MIN {
+                if measure < MODERATE.end - MODERATE.start {
                     continue;
                 }
                 failures += 1;
@@ -223,7 +223,7 @@ multiversion! { pam
 /// Products by few numbers; a product is the same from both sides.
 fn products(offset: pa::Offset, x: &[f32], by: &[f32], y: &mut [f32]) {
     repeated(x, by, y, |b, x, y| match Factor::product(b, offset) {
-        Some(factor) => pam::map1(function::Scaled(factor), x, y),
+        Some(factor) => quick1(function::Scaled(factor), x, y),
         None => pam::map1(Right(function::Mul(offset), b), x, y),
     });
 }
@@ -231,7 +231,7 @@ fn products(offset: pa::Offset, x: &[f32], by: &[f32], y: &mut [f32]) {
 /// Quotients by few numbers.
 fn quotients(offset: pa::Offset, x: &[f32], by: &[f32], y: &mut [f32]) {
     repeated(x, by, y, |b, x, y| match Factor::quotient(b, offset) {
-        Some(factor) => pam::map1(function::Scaled(factor), x, y),
+        Some(factor) => quick1(function::Scaled(factor), x, y),
         None => pam::map1(Right(function::Div(offset), b), x, y),
     });
 }

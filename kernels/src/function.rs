@@ -5,6 +5,7 @@ use crate::elementwise::{maximum, minimum};
 use crate::native;
 use crate::pa::{self, BIAS, Factor, INF, MAGNITUDE, MIN, Offset, magnitude};
 use crate::simd::{F1, F2, functions};
+use std::ops::Range;
 
 functions! {
     // What every program consists of besides products.
@@ -55,13 +56,16 @@ functions! {
 /// A function of one number that is simpler for most numbers.
 pub(crate) trait Quick1: F1 {
     /// Measures below are those of numbers for which the quick result is right.
-    const LIMIT: u32;
+    fn limit(self) -> u32;
     /// The quick result and the measure of the number.
     fn quick(self, x: f32) -> (f32, u32);
 }
 
 impl Quick1 for Exp2 {
-    const LIMIT: u32 = BIAS + (6 << 23) + 0x7C_0000;
+    #[inline(always)]
+    fn limit(self) -> u32 {
+        pa::EXP2_WITHIN
+    }
     #[inline(always)]
     fn quick(self, x: f32) -> (f32, u32) {
         (pa::exp2_within(x), magnitude(x))
@@ -69,7 +73,10 @@ impl Quick1 for Exp2 {
 }
 
 impl Quick1 for Log2 {
-    const LIMIT: u32 = INF - MIN;
+    #[inline(always)]
+    fn limit(self) -> u32 {
+        INF - MIN
+    }
     #[inline(always)]
     fn quick(self, x: f32) -> (f32, u32) {
         (pa::log2_within(x), x.to_bits().wrapping_sub(MIN))
@@ -77,7 +84,10 @@ impl Quick1 for Log2 {
 }
 
 impl Quick1 for ScalePow2 {
-    const LIMIT: u32 = INF - MIN;
+    #[inline(always)]
+    fn limit(self) -> u32 {
+        INF - MIN
+    }
     #[inline(always)]
     fn quick(self, x: f32) -> (f32, u32) {
         // With more, nothing stays in range; with so much, no exponent wraps around into it.
@@ -88,33 +98,36 @@ impl Quick1 for ScalePow2 {
     }
 }
 
+impl Quick1 for Scaled {
+    #[inline(always)]
+    fn limit(self) -> u32 {
+        self.0.within().len() as u32
+    }
+    #[inline(always)]
+    fn quick(self, x: f32) -> (f32, u32) {
+        (self.0.apply_within(x), magnitude(x).wrapping_sub(self.0.within().start))
+    }
+}
+
 /// A function of two numbers that is simpler for most numbers.
 pub(crate) trait Quick2: F2 {
-    /// See [`Quick1::quick`]; the limit is `INF - MIN`.
-    fn quick(self, a: f32, b: f32) -> (f32, u32);
+    /// The result where both magnitudes lie within [`MODERATE`].
+    fn quick(self, a: f32, b: f32) -> f32;
 }
+
+/// Between 2^−62 and 2^64: products and quotients are normal numbers.
+pub(crate) const MODERATE: Range<u32> = BIAS - (62 << 23)..BIAS + (64 << 23);
 
 impl Quick2 for PlainMul {
     #[inline(always)]
-    fn quick(self, a: f32, b: f32) -> (f32, u32) {
-        let m = magnitude(a).wrapping_sub(BIAS).wrapping_add(magnitude(b));
-        normal(a, b, m)
+    fn quick(self, a: f32, b: f32) -> f32 {
+        f32::from_bits(a.to_bits().wrapping_sub(BIAS).wrapping_add(b.to_bits()))
     }
 }
 
 impl Quick2 for PlainDiv {
     #[inline(always)]
-    fn quick(self, a: f32, b: f32) -> (f32, u32) {
-        let m = magnitude(a).wrapping_sub(magnitude(b)).wrapping_add(BIAS);
-        normal(a, b, m)
+    fn quick(self, a: f32, b: f32) -> f32 {
+        f32::from_bits(a.to_bits().wrapping_sub(b.to_bits()).wrapping_add(BIAS))
     }
-}
-
-/// A product or quotient of that magnitude, and how far the largest of the three magnitudes is above the
-/// smallest normal one; what is below wraps around.
-#[inline(always)]
-fn normal(a: f32, b: f32, m: u32) -> (f32, u32) {
-    let above = [magnitude(a), magnitude(b), m].map(|m| m.wrapping_sub(MIN));
-    let sign = (a.to_bits() ^ b.to_bits()) & !MAGNITUDE;
-    (f32::from_bits(m | sign), above[0].max(above[1]).max(above[2]))
 }

@@ -6,6 +6,8 @@
 //! multiplies: scalings by powers of two are additions to the exponent. All are written without
 //! branches so that loops over them vectorise.
 
+use std::ops::Range;
+
 const SIGN: u32 = 0x8000_0000;
 pub(crate) const MAGNITUDE: u32 = 0x7FFF_FFFF;
 pub(crate) const BIAS: u32 = 0x3F80_0000;
@@ -95,6 +97,18 @@ impl Factor {
         ordinary.then(|| Factor { shift: shift as u32, low: bound(MIN), high: bound(INF), sign })
     }
 
+    /// Magnitudes for which the result is a normal number.
+    #[inline(always)]
+    pub(crate) fn within(self) -> Range<u32> {
+        self.low..self.high.max(self.low)
+    }
+
+    /// The product or quotient of a number of a magnitude within.
+    #[inline(always)]
+    pub(crate) fn apply_within(self, a: f32) -> f32 {
+        f32::from_bits(a.to_bits().wrapping_add(self.shift) ^ self.sign)
+    }
+
     /// The product or quotient of this number.
     #[inline(always)]
     pub fn apply(self, a: f32) -> f32 {
@@ -137,14 +151,15 @@ pub fn log2(x: f32) -> f32 {
     f32::from_bits(if nan { NAN } else { y })
 }
 
-/// [`exp2`] where the magnitude is at most 126.
+/// The magnitude of 126, below which [`exp2_within`] is right.
+pub(crate) const EXP2_WITHIN: u32 = 0x42FC_0000;
+
+/// [`exp2`] of magnitudes below 126; of others some number.
 #[inline(always)]
 pub(crate) fn exp2_within(x: f32) -> f32 {
-    let scaled = f32::from_bits(x.to_bits().wrapping_add(23 << 23)).round_ties_even();
-    // A checked conversion would be slower than all the rest; where `x` is larger, what comes out is not
-    // used.
-    let steps = to_int(if scaled.abs() <= 1_073_741_824.0 { scaled } else { 0.0 });
-    f32::from_bits((steps as u32).wrapping_add(BIAS))
+    let scaled = x.to_bits().wrapping_add(23 << 23);
+    let scaled = f32::from_bits(if magnitude(x) < EXP2_WITHIN { scaled } else { 0 });
+    f32::from_bits((to_int(scaled.round_ties_even()) as u32).wrapping_add(BIAS))
 }
 
 /// [`log2`] of a normal number above zero.

@@ -94,3 +94,47 @@ proptest! {
         }
     }
 }
+
+/// Blocks of one pair of numbers each, at the ends of what goes the quick way.
+#[test]
+fn ends_of_the_quick_ranges() {
+    let bits = |e: i32| ((e + 127) as u32) << 23;
+    let mut ends: Vec<u32> = [-126, -62, -63, 0, 1, 63, 64, 127, 128].map(bits).into();
+    ends.push(126f32.to_bits());
+    let mut numbers = Vec::new();
+    for end in ends {
+        numbers.extend([end - 1, end, end + 1].map(f32::from_bits));
+    }
+    // Partners whose product or quotient is at an end of the range.
+    for b in numbers.clone() {
+        for end in [1u32 << 23, 0x7F80_0000] {
+            for partner in [end + 0x3F80_0000 - b.to_bits(), end + b.to_bits() - 0x3F80_0000] {
+                let near = [partner.wrapping_sub(1), partner, partner.wrapping_add(1)];
+                numbers.extend(near.map(|p| f32::from_bits(p & 0x7FFF_FFFF)));
+            }
+        }
+    }
+    numbers.dedup_by_key(|x| x.to_bits());
+    let signed: Vec<f32> = numbers.iter().flat_map(|&x| [x, -x]).collect();
+    let mut y = [0f32; 64];
+    for (i, &b) in signed.iter().enumerate() {
+        for &a in signed.iter().skip(i % 5).step_by(5) {
+            let (product, quotient) = (pa::mul(a, b, 0).to_bits(), pa::div(a, b, 0).to_bits());
+            for row in [&[b][..], &[b; 64]] {
+                binary(Binary::PaMul(0), &[a; 64], row, &mut y);
+                assert!(y.iter().all(|y| y.to_bits() == product), "{a:e} · {b:e}");
+                binary(Binary::PaDiv(0), &[a; 64], row, &mut y);
+                assert!(y.iter().all(|y| y.to_bits() == quotient), "{a:e} / {b:e}");
+            }
+        }
+        for (op, expected) in [
+            (Unary::PaExp2, pa::exp2(b)),
+            (Unary::PaLog2, pa::log2(b)),
+            (Unary::Scale(3), pa::scale_pow2(b, 3)),
+            (Unary::Scale(-300), pa::scale_pow2(b, -300)),
+        ] {
+            unary(op, &[b; 64], &mut y);
+            assert!(y.iter().all(|y| y.to_bits() == expected.to_bits()), "{op:?} of {b:e}");
+        }
+    }
+}

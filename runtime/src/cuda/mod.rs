@@ -20,6 +20,7 @@ pub mod cache;
 pub mod contract;
 pub mod device;
 pub mod emit;
+mod expression;
 mod lower;
 pub mod machine;
 pub mod nvrtc;
