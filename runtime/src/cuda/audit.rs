@@ -4,7 +4,8 @@
 //! Forbidden are all multiplications of floats, special functions and tensor cores. ptxas uses the
 //! integer multiply-add for moves, additions and shifts too: each is decoded, and one of its factors
 //! has to be zero (`RZ`), one or a power of two, as an immediate or in a register that an unconditional
-//! move of the same basic block has just loaded.
+//! move of the same basic block has just loaded. A half-precision multiply-add of zero by zero and a constant
+//! is a move as well.
 
 use super::CudaError;
 use super::nvrtc::{Nvrtc, usual_folders};
@@ -159,6 +160,7 @@ fn kind(kernel: &Kernel<'_>, at: usize) -> Option<Kind> {
     let i = &kernel.code[at];
     match i.name() {
         "FMUL" | "HMUL2" | "DMUL" | "FMUL2" | "FSWZ" => Some(Kind::FloatMultiply),
+        "HFMA2" if loads_constant(i) => None,
         "FFMA" | "HFMA2" | "DFMA" | "FFMA2" => Some(Kind::FusedMultiplyAdd),
         "MUFU" if i.opcode.contains("SQ") => Some(Kind::SquareRoot),
         "MUFU" | "FCHK" => Some(Kind::FloatDivide),
@@ -178,6 +180,16 @@ fn kind(kernel: &Kernel<'_>, at: usize) -> Option<Kind> {
         // Tensor cores of every generation.
         name if name.contains("MMA") => Some(Kind::FusedMultiplyAdd),
         _ => None,
+    }
+}
+
+/// Whether both factors are the zero register and the terms the two halves of a constant: `HFMA2.MMA R5, -RZ,
+/// RZ, 0, 0.5` is how ptxas loads one where the pipe of moves is busy.
+fn loads_constant(i: &Instruction<'_>) -> bool {
+    let number = |x: &&str| x.parse::<f32>().is_ok() || x.ends_with("NAN");
+    match i.operands[..] {
+        [_, "-RZ" | "RZ", "RZ", high, low] => [high, low].iter().all(number),
+        _ => false,
     }
 }
 
@@ -247,6 +259,9 @@ mod tests {
         /*0000*/                   FMUL R1, R2, R3 ;
         /*0010*/              @P2  MUFU.RSQ R1, R2 ;
         /*0020*/                   FADD R1, R2, R3 ;
+        /*0030*/                   HFMA2.MMA R5, -RZ, RZ, 0, 0.00048828125 ;
+        /*0040*/                   HFMA2.MMA R5, R4, RZ, 0, 0.00048828125 ;
+        /*0050*/                   HFMA2 R5, -RZ, RZ, R2, R3 ;
 ";
 
     #[test]
@@ -257,8 +272,10 @@ mod tests {
         // Behind a label nothing is known of a register; twelve is no power of two.
         let at: Vec<u64> = one.findings.iter().map(|f| f.address).collect();
         assert_eq!((at, one.count(Kind::VectorIntegerMultiply)), (vec![0x50, 0x60], 2));
-        assert_eq!((two.name.as_str(), two.instructions), ("pam_two", 3));
+        assert_eq!((two.name.as_str(), two.instructions), ("pam_two", 6));
         assert_eq!((two.count(Kind::FloatMultiply), two.count(Kind::SquareRoot)), (1, 1));
+        // A constant is loaded; what takes a register is judged as it stands.
+        assert_eq!(two.count(Kind::FusedMultiplyAdd), 2);
         assert!(!one.is_clean() && !two.is_clean());
     }
 }
