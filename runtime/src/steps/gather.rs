@@ -2,7 +2,7 @@
 
 use super::pool::rows;
 use super::{Io, Site, Step};
-use crate::host::number::{Number, of, with_size, with_type};
+use crate::host::number::{Number, of, of_mut, with_size, with_type};
 use pam_ir::tensor::strides;
 use pam_ir::types::DType;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -50,36 +50,65 @@ pub struct Gather {
     pub(crate) inner: usize,
     pub(crate) count: usize,
     pub(crate) indices: DType,
+    /// Whether a slice is one element.
+    single: bool,
 }
 
 impl Gather {
     pub(super) fn lower(site: Site<'_>) -> Result<Gather, String> {
         let (data, indices) = (site.input(0)?, site.input(1)?);
         let axis = site.axis("axis", data.rank())?;
+        let elements = data.shape[axis + 1..].iter().product::<usize>();
         Ok(Gather {
             n: data.shape[axis],
-            inner: data.shape[axis + 1..].iter().product::<usize>() * data.dtype.size(),
+            inner: elements * data.dtype.size(),
+            single: elements == 1,
             count: indices.elements(),
             indices: indices.dtype,
         })
     }
 }
 
+/// Slices that are copied by one call where all of them come from the same place of the outer axes.
+const PIECE: usize = 1024;
+
 impl Step for Gather {
     fn run(&self, io: &mut Io<'_>) -> Result<(), String> {
         let (data, indices) = (io.input::<u8>(0), io.ins[1]);
+        let scratch = std::mem::take(&mut io.scratch);
+        let places = of_mut::<u64>(&mut scratch[..self.count * size_of::<u64>()]);
         let fault = Fault::new();
-        rows(io.pool, io.output::<u8>(0), self.inner, 1, &|r, row| {
-            let i = index(self.indices, indices, r % self.count);
-            match resolve(i, self.n) {
-                Some(at) => {
-                    let slice = (r / self.count * self.n + at) * self.inner;
-                    row.copy_from_slice(&data[slice..][..self.inner]);
-                }
-                None => fault.note(i),
+        with_type!(self.indices, I => {
+            for (place, i) in places.iter_mut().zip(of::<I>(indices)) {
+                let i = i.i128() as i64;
+                *place = resolve(i, self.n).map_or_else(|| { fault.note(i); 0 }, |at| at as u64);
             }
         });
-        fault.check(self.n)
+        fault.check(self.n)?;
+        let (places, out) = (&*places, io.output::<u8>(0));
+        let (n, inner) = (self.n, self.inner);
+        let outer = out.len() / (self.count * inner).max(1);
+        let piece = if outer == 1 { PIECE.min(self.count) } else { self.count };
+        rows(io.pool, out, piece * inner, 1, &|r, row| {
+            let (o, places) = if outer == 1 { (0, &places[r * piece..]) } else { (r, places) };
+            let data = &data[o * n * inner..][..n * inner];
+            if self.single {
+                with_size!(inner, T => {
+                    let data = of::<T>(data);
+                    let row = of_mut::<T>(row).iter_mut();
+                    row.zip(places).for_each(|(o, &at)| *o = data[at as usize]);
+                });
+            } else {
+                for (slice, &at) in row.chunks_mut(inner).zip(places) {
+                    slice.copy_from_slice(&data[at as usize * inner..][..inner]);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn scratch(&self) -> usize {
+        self.count * size_of::<u64>()
     }
 }
 
