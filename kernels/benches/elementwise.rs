@@ -6,9 +6,10 @@
 //! exceed every cache, or `cache`, where they stay in the first level; `data` is `normal`, or `zeros`
 //! where one number in ten is one.
 
+mod report;
+
 use pam_kernels::elementwise::{Binary, Unary, binary, unary};
 use pam_kernels::reduce::{Reduction, reduce_rows};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Time that each case gets.
@@ -62,18 +63,7 @@ fn main() {
             }
         }
     }
-    let folder = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from)
-        .join("bench");
-    let file = folder.join("elementwise.json");
-    let text = format!("[\n{}\n]\n", lines.join(",\n"));
-    match std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&file, text)) {
-        Ok(()) => println!("wrote {}", file.display()),
-        Err(e) => {
-            eprintln!("cannot write {}: {e}", file.display());
-            std::process::exit(2);
-        }
-    }
+    report::write("elementwise.json", &lines);
 }
 
 /// Bytes a second of an operation and of the native product, in 10^9.

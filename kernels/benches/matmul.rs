@@ -6,10 +6,11 @@
 //! picks), `exact-derivative` or `native`; `data` is the kind of numbers that decides the pick. `isa` is
 //! the vector extension of both sides: the processor's, or AVX2 on a processor that has more.
 
+mod report;
+
 use pam_kernels::contract::{Arithmetic, Matrices, matmul, matmul_grad_a, matmul_grad_b};
 use pam_kernels::{Isa, Pool, isa, limit_isa};
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const PLAIN: Arithmetic = Arithmetic::Pa { offset: 0, mantissa: 23 };
@@ -64,18 +65,7 @@ fn main() {
         .expect("writing to a string succeeds");
         lines.push(line);
     }
-    let folder = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from)
-        .join("bench");
-    let file = folder.join("matmul.json");
-    let text = format!("[\n{}\n]\n", lines.join(",\n"));
-    match std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&file, text)) {
-        Ok(()) => println!("wrote {}", file.display()),
-        Err(e) => {
-            eprintln!("cannot write {}: {e}", file.display());
-            std::process::exit(2);
-        }
-    }
+    report::write("matmul.json", &lines);
 }
 
 /// Multiply-accumulates a second of both sides, in 10^9.
