@@ -92,20 +92,6 @@ pub enum Ternary {
     PaDivGradB(pa::Offset),
 }
 
-/// The larger one; NaN if either is (ONNX `Max`).
-#[inline(always)]
-pub fn maximum(a: f32, b: f32) -> f32 {
-    let larger = if a > b { a } else { b };
-    if a.is_nan() { a } else { larger }
-}
-
-/// The smaller one; NaN if either is (ONNX `Min`).
-#[inline(always)]
-pub fn minimum(a: f32, b: f32) -> f32 {
-    let smaller = if a < b { a } else { b };
-    if a.is_nan() { a } else { smaller }
-}
-
 /// `y[i] = op(x[i])`.
 pub fn unary(op: Unary, x: &[f32], y: &mut [f32]) {
     match op {

@@ -1,11 +1,24 @@
 //! Operations as types, for the loops over slices: all of PA arithmetic, what else a program without
 //! multiplications does, and those native ones that are too large to be inlined otherwise.
 
-use crate::elementwise::{maximum, minimum};
 use crate::native;
 use crate::pa::{self, BIAS, Factor, INF, MAGNITUDE, MIN, Offset, magnitude};
 use crate::simd::{F1, F2, functions};
 use std::ops::Range;
+
+/// The larger one; NaN if either is (ONNX `Max`).
+#[inline(always)]
+pub(crate) fn maximum(a: f32, b: f32) -> f32 {
+    let larger = if a > b { a } else { b };
+    if a.is_nan() { a } else { larger }
+}
+
+/// The smaller one; NaN if either is (ONNX `Min`).
+#[inline(always)]
+pub(crate) fn minimum(a: f32, b: f32) -> f32 {
+    let smaller = if a < b { a } else { b };
+    if a.is_nan() { a } else { smaller }
+}
 
 functions! {
     // What every program consists of besides products.

@@ -8,7 +8,7 @@
 //! in ascending order. The order depends on nothing else.
 
 use crate::Pool;
-use crate::elementwise::{maximum, minimum};
+use crate::function::{maximum, minimum};
 use crate::simd::multiversion;
 
 /// The length of the chunks of a sum, part of the numerics.

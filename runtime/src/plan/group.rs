@@ -10,19 +10,10 @@
 
 use super::alias::Aliases;
 use super::draft::{MAX_OPERANDS, MAX_OPERATIONS};
-use super::pointwise;
+use super::pointwise::{self, Item};
 use crate::exec::program::Per;
 use crate::host::strided::Strided;
 use pam_ir::graph::{Graph, NodeId, Source, ValueId};
-
-/// An output of a node, or all outputs of a node that runs by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Item {
-    /// The node.
-    pub node: NodeId,
-    /// The output, for items of programs.
-    pub output: usize,
-}
 
 /// Items that run together, in order.
 #[derive(Clone, Debug)]

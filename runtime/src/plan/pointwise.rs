@@ -2,16 +2,24 @@
 
 use super::alias::Aliases;
 use super::draft::{Draft, Read, Virtual};
-use super::group::Item;
 use super::movement;
 use crate::exec::program::{Format, Per};
 use crate::host::pointwise::{Function, Immediate, known};
 use crate::host::strided::{Strided, broadcast_strides};
 use crate::steps::reduce::Reduce;
-use pam_ir::graph::{Graph, Node, ValueId};
+use pam_ir::graph::{Graph, Node, NodeId, ValueId};
 use pam_ir::op::{Level, Op};
 use pam_ir::tensor::Tensor;
 use pam_ir::types::DType;
+
+/// An output of a node, or all outputs of a node that runs by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The node.
+    pub node: NodeId,
+    /// The output, for items of programs.
+    pub output: usize,
+}
 
 /// Tensors that the plan needs beside the constants of the graph, numbered as values that follow
 /// those of the graph.
