@@ -35,6 +35,7 @@ macro_rules! multiversion {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("fma")
                 {
                     // SAFETY: the processor has the features the copy is compiled for.
                     return unsafe { avx512($($arg),*) };
