@@ -108,7 +108,9 @@ fn ends_of_the_quick_ranges() {
     // Partners whose product or quotient is at an end of the range.
     for b in numbers.clone() {
         for end in [1u32 << 23, 0x7F80_0000] {
-            for partner in [end + 0x3F80_0000 - b.to_bits(), end + b.to_bits() - 0x3F80_0000] {
+            let (bias, b) = (0x3F80_0000u32, b.to_bits());
+            let product = end.wrapping_add(bias).wrapping_sub(b);
+            for partner in [product, end.wrapping_add(b).wrapping_sub(bias)] {
                 let near = [partner.wrapping_sub(1), partner, partner.wrapping_add(1)];
                 numbers.extend(near.map(|p| f32::from_bits(p & 0x7FFF_FFFF)));
             }
