@@ -223,7 +223,7 @@ pub fn div_grad_b(a: f32, b: f32, delta: f32, offset: Offset) -> f32 {
 pub fn exp2_grad(x: f32, delta: f32) -> f32 {
     // A negative subnormal counts as a zero.
     let m = magnitude(x);
-    let floor = if (m < MIN) | (m > INF) { 0.0 } else { x.floor() };
+    let floor = if (MIN..=INF).contains(&m) { x.floor() } else { 0.0 };
     let exponent = to_int(floor.clamp(-127.0, 128.0));
     let slope = ((exponent + 127) << 23) as u32;
     times_slope(delta, slope, magnitude(x) > INF)

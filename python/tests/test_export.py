@@ -221,6 +221,12 @@ def test_convolution_gradients(name, transposed, tmp_path):
 LAYERS = {
     "max_pool": nn.MaxPool2d(3, 2, 1),
     "avg_pool": nn.AvgPool2d(2),
+    "nearest": nn.Upsample(scale_factor=2, mode="nearest"),
+    "nearest_uneven": nn.Upsample(size=(11, 7), mode="nearest"),
+    "nearest_exact": nn.Upsample(size=(11, 7), mode="nearest-exact"),
+    "bilinear": nn.Upsample(scale_factor=2, mode="bilinear"),
+    "bilinear_corners": nn.Upsample(size=(11, 7), mode="bilinear", align_corners=True),
+    "bicubic": nn.Upsample(scale_factor=1.5, mode="bicubic"),
     "avg_pool_padded": nn.AvgPool2d(3, 2, 1, count_include_pad=False),
     "adaptive_avg_pool": nn.AdaptiveAvgPool2d(4),
     "group_norm": nn.GroupNorm(2, 4),

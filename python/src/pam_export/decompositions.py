@@ -13,6 +13,7 @@ from torch import Tensor
 from torch._decomp import get_decompositions
 
 from .errors import ExportError
+from .resampling import resampling_table
 
 aten = torch.ops.aten
 
@@ -154,8 +155,9 @@ def mish_backward(grad, x):
 EARLY = {
     aten.silu_backward.default: silu_backward,
     aten.mish_backward.default: mish_backward,
+    **resampling_table(),
 }
-"""PyTorch calls these composite, and ``run_decompositions`` then ignores its table."""
+"""PyTorch calls some of these composite, and ``run_decompositions`` then ignores its table."""
 
 
 def decomposition_table() -> dict:

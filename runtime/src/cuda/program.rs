@@ -320,10 +320,13 @@ fn halves(walk: &Strided, row: usize) -> Option<(Strided, Strided)> {
     Some((part(0, d, walk.offset), part(d, walk.dims.len(), 0)))
 }
 
+/// Operands and how they are read.
+type Walks<'w> = Vec<(usize, &'w Strided)>;
+
 /// Declares for each operand where its element of that number lies, in variables of that name.
 fn places(walks: &[(usize, Strided)], number: &str, name: char, text: &mut String) {
     // Operands with the same dimensions share the digits of the number.
-    let mut shared: Vec<(&[usize], Vec<(usize, &Strided)>)> = Vec::new();
+    let mut shared: Vec<(&[usize], Walks<'_>)> = Vec::new();
     for (i, walk) in walks {
         match shared.iter_mut().find(|(dims, _)| *dims == walk.dims.as_slice()) {
             Some((_, list)) => list.push((*i, walk)),
