@@ -1,7 +1,7 @@
 //! Elementwise operations along slices.
 //!
-//! Operands and results have one length, but that one of two operands may be shorter. Callers go tile by tile, so that chains of operations stay
-//! in the cache; nothing here divides work among threads.
+//! Operands and results have one length, but that one of two operands may be shorter. Callers go tile
+//! by tile, so that chains of operations stay in the cache; nothing here divides work among threads.
 
 use crate::function::{MODERATE, Quick1, Quick2};
 use crate::pa::{Factor, magnitude};

@@ -1,9 +1,9 @@
 //! A plan on a device: one arena, the steps recorded once for each half of the state.
 //!
-//! Programs that differ in their operands only share a launch. State stays on the device between steps. Inputs that are not state exist twice, once for the runs
-//! that read the even half of the state and once for the odd ones, so that the next batch is copied in
-//! while a run is under way. Indices out of range are noted on the device and looked at when a result
-//! is read or the next run begins.
+//! Programs that differ in their operands only share a launch. State stays on the device between steps.
+//! Inputs that are not state exist twice, once for the runs that read the even half of the state and
+//! once for the odd ones, so that the next batch is copied in while a run is under way. Indices out of
+//! range are noted on the device and looked at when a result is read or the next run begins.
 
 use super::CudaError;
 use super::batch::{self, Batch};

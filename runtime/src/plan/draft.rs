@@ -1,8 +1,8 @@
 //! Elementwise programs before memory is assigned: a group of nodes over one index space.
 //!
-//! A draft collects the operations of its nodes, reductions of rows among them, and the tensors they read from memory. What its
-//! nodes hand to each other stays in registers; [`Draft::finish`] assigns these and decides which
-//! results are stored.
+//! A draft collects the operations of its nodes, reductions of rows among them, and the tensors they
+//! read from memory. What its nodes hand to each other stays in registers; [`Draft::finish`] assigns
+//! these and decides which results are stored.
 
 use crate::exec::kernel::Kernel;
 use crate::exec::program::{Access, Action, Format, Operand, Per, Program, Reg};
@@ -110,7 +110,7 @@ impl Draft {
         Virtual::Result(self.operations.len() as u32 - 1)
     }
 
-    /// Appends an operation whose result there is one of per this.
+    /// Appends an operation with a result for each element or each row, as `per` says.
     pub fn operation(&mut self, function: Function, args: &[Virtual], per: Per) -> Virtual {
         let mut args: SmallVec<[Virtual; 3]> = args.into();
         let whole = |draft: &Draft, v| draft.format(v).is_none_or(|f: Format| f.per == per);
@@ -142,7 +142,7 @@ impl Draft {
         }
     }
 
-    /// A register of the numbers of another one with a number per this.
+    /// A register with the numbers of another one, repeated for each element or row as `per` says.
     pub fn spread(&mut self, v: Virtual, per: Per) -> Virtual {
         let Some(format) = self.format(v).filter(|f| f.per != per) else { return v };
         let format = Format { per, ..format };

@@ -215,7 +215,7 @@ fn arg(
     Ok(operand(draft, graph, aliases, v, walk, per))
 }
 
-/// The register of a value that is read in this order for something that there is one of per this.
+/// The register of a value that is read in this order for a result of this kind.
 fn operand(
     draft: &mut Draft,
     graph: &Graph,
