@@ -67,11 +67,18 @@ pub fn written(
     Ok(Written { model: model.encode_to_vec(), data })
 }
 
-/// Refuses outputs that would overwrite an input or each other.
+/// Refuses outputs that would overwrite an input or each other, or whose folder is not there: what takes long
+/// to make is not lost at the end.
 pub fn check_paths(inputs: &[&Path], outputs: &[&Path]) -> Result<(), Failure> {
     for (i, output) in outputs.iter().enumerate() {
         if output.is_dir() {
             return Err(Failure::file(output, "is a folder; name a file"));
+        }
+        // Of a folder that an input should be in, the input's own message tells.
+        let beside = inputs.iter().any(|input| folder(input) == folder(output));
+        if !beside && !folder(output).is_dir() {
+            let reason = "No such file or directory; create its folder first";
+            return Err(Failure::file(output, reason));
         }
         if inputs.iter().any(|input| same(input, output)) {
             return Err(Failure::file(output, "is also an input; name another file"));
@@ -87,13 +94,18 @@ fn same(a: &Path, b: &Path) -> bool {
     resolved(a) == resolved(b)
 }
 
+/// The folder of a file.
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    }
+}
+
 /// The path without links and dots, whether or not the file exists.
 fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| {
-        let folder = match path.parent() {
-            Some(p) if !p.as_os_str().is_empty() => p,
-            _ => Path::new("."),
-        };
+        let folder = folder(path);
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         folder.join(path.file_name().unwrap_or_default())
     })

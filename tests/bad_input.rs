@@ -278,7 +278,7 @@ fn a_folder_that_cannot_be_written() {
     let step = model("mlp");
     contains(
         &refused([step.as_os_str(), "-o".as_ref(), out.as_os_str()]),
-        &["missing/out.onnx", "No such file"],
+        &["missing/out.onnx", "No such file", "create its folder first"],
     );
     let locked = folder.path().join("locked");
     std::fs::create_dir(&locked).unwrap();
