@@ -67,8 +67,8 @@ pub fn written(
     Ok(Written { model: model.encode_to_vec(), data })
 }
 
-/// Refuses outputs that would overwrite an input or each other, or whose folder is not there: what takes long
-/// to make is not lost at the end.
+/// Refuses outputs that would overwrite an input or each other, or whose folder is not there, so that
+/// what has been made is not lost at the end.
 pub fn check_paths(inputs: &[&Path], outputs: &[&Path]) -> Result<(), Failure> {
     for (i, output) in outputs.iter().enumerate() {
         if output.is_dir() {

@@ -51,6 +51,9 @@ fn every_fixture_has_the_bits_of_the_cpu() {
             .filter(|s| s.name.starts_with("plan_"))
             .map(|s| s.text.as_ref())
             .collect();
+        if name == "encoder" {
+            assert!(generated.contains("\"rows.cuh\""), "no softmax is one program");
+        }
         // The updates of weights share launches.
         assert!(generated.contains("item_of_block("), "{name}: every program is launched alone");
         for step in 0..RUNS {

@@ -4,7 +4,7 @@
 //! In this order it
 //!
 //! 1. finds values that are only another view of a value ([`alias`]),
-//! 2. puts elementwise nodes together into programs ([`group`]),
+//! 2. puts elementwise nodes and reductions of rows together into programs ([`group`]),
 //! 3. decides where each value lives: constants and inputs in memory of their own, new state in
 //!    the half of the state that is not being read, everything else in one arena,
 //! 4. lets results take over the memory of operands that end there,
@@ -40,7 +40,7 @@ use std::collections::HashMap;
 /// How to plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlanOptions {
-    /// Run elementwise nodes together.
+    /// Run elementwise nodes and reductions of rows together.
     pub fuse: bool,
     /// Let results take over the memory of operands.
     pub in_place: bool,
