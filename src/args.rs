@@ -52,8 +52,8 @@ pub struct Input {
     /// Values for inputs (.onnx initializers, .npz or .safetensors); repeatable
     #[arg(long = "init", value_name = "FILE")]
     pub inits: Vec<PathBuf>,
-    /// Make a training step of a forward model: cross-entropy[:label_smoothing=…], mse, or the output
-    /// that is the loss
+    /// Make a training step of a forward model: cross-entropy[:label_smoothing=…,axis=…], whose classes
+    /// lie along the last axis unless `axis` says otherwise, mse, or the output that is the loss
     #[arg(long, value_name = "LOSS", requires = "optimizer")]
     pub loss: Option<String>,
     /// With --loss: sgd[:lr=…,momentum=…,weight_decay=…,nesterov=1] or
@@ -148,10 +148,26 @@ pub struct Device {
     pub device: String,
     /// Threads; one for each core if not given
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(value_parser = threads)]
     pub threads: usize,
     /// With --device cuda: libnvrtc, or its folder, if it is in none of the usual places
     #[arg(long, value_name = "PATH")]
     pub nvrtc: Option<PathBuf>,
+}
+
+/// A pool starts all of its threads, so that a slip must not ask for a million of them.
+const MOST_THREADS: usize = 1024;
+
+fn threads(text: &str) -> Result<usize, String> {
+    let n = text.parse().map_err(|_| "no number of threads".to_owned())?;
+    if n > MOST_THREADS { Err(format!("at most {MOST_THREADS} threads")) } else { Ok(n) }
+}
+
+fn batch_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("a step needs a sample".to_owned()),
+        found => found.map_err(|_| "no number of samples".to_owned()),
+    }
 }
 
 #[derive(Args)]
@@ -279,7 +295,7 @@ pub struct Train {
     #[arg(long, default_value_t = 1)]
     pub epochs: usize,
     /// Samples a step: the size of the step's symbolic batch dimension, or a check of its fixed one
-    #[arg(long, value_name = "B")]
+    #[arg(long, value_name = "B", value_parser = batch_size)]
     pub batch_size: Option<usize>,
     /// Learning rate (its peak); the step's own default if not given
     #[arg(long)]

@@ -106,6 +106,18 @@ impl Source {
             }
         }
     }
+
+    /// Refuses a model with functions of its own in the domain `pam` that are not the primitives they are
+    /// named after: they would be taken for these.
+    pub fn check_foreign(&self) -> Result<(), Failure> {
+        if self.files.iter().all(|f| f.model.functions.iter().all(|f| f.domain() != "pam")) {
+            return Ok(());
+        }
+        self.check_functions().map_err(|faults| {
+            let reason = format!("{}; give its functions another domain", faults[0]);
+            Failure::file(self.path(), reason)
+        })
+    }
 }
 
 /// Reads a whole file.

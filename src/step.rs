@@ -68,6 +68,7 @@ impl Step {
             let reason = format!("is compiled already (certified {target}); compile its source");
             return Err(Failure::file(source.path(), reason));
         }
+        source.check_foreign()?;
         let fail = |e: CompileError| Failure::compile(source.path(), &source.graph, &e);
         let recognised = match unresolved(&source.graph, &policy).map_err(fail)? {
             Some((labelled, gradients)) => recognise(&labelled, &gradients),

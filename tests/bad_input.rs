@@ -4,8 +4,8 @@ mod common;
 
 use common::{arrays, expect, fixture, model, refused};
 use pam_ir::onnx::proto::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto,
+    FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
+    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
     tensor_proto::DataLocation,
     tensor_shape_proto::{Dimension, dimension},
     type_proto,
@@ -157,6 +157,55 @@ fn sizes_that_no_machine_has() {
         ..TensorProto::default()
     });
     refuse_model(&made);
+    // A dimension that neither a file nor an address can hold.
+    let mut tiled = graph(&[3], vec![node("Tile", &["x", "n"], &["y"])]);
+    tiled.graph.as_mut().unwrap().initializer.push(TensorProto {
+        name: Some("n".to_owned()),
+        data_type: Some(7),
+        dims: vec![1],
+        int64_data: vec![1 << 62],
+        ..TensorProto::default()
+    });
+    contains(&refuse_model(&tiled), &["Tile", "more elements than memory can address"]);
+}
+
+#[test]
+fn functions_that_pose_as_primitives() {
+    let call = NodeProto { domain: Some("pam".to_owned()), ..node("mul", &["x", "x"], &["y"]) };
+    let mut model = graph(&[2], vec![call]);
+    let pam = OperatorSetIdProto { domain: Some("pam".to_owned()), version: Some(1) };
+    model.opset_import.push(pam);
+    model.functions.push(FunctionProto {
+        name: Some("mul".to_owned()),
+        domain: Some("pam".to_owned()),
+        input: vec!["a".to_owned(), "b".to_owned()],
+        output: vec!["c".to_owned()],
+        node: vec![node("Add", &["a", "b"], &["c"])],
+        opset_import: model.opset_import.clone(),
+        ..FunctionProto::default()
+    });
+    contains(&refuse_model(&model), &["pam.mul", "another domain"]);
+}
+
+#[test]
+fn products_of_integers_are_not_certified() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("integers.onnx");
+    for op in ["Gemm", "ReduceSumSquare", "ReduceProd", "ReduceMean"] {
+        let inputs: &[&str] = if op == "Gemm" { &["x", "x"] } else { &["x"] };
+        let mut model = graph(&[3, 3], vec![node(op, inputs, &["y"])]);
+        let g = model.graph.as_mut().unwrap();
+        g.output[0] = value("y", if op == "Gemm" { &[3, 3] } else { &[1, 1] });
+        for v in g.input.iter_mut().chain(&mut g.output) {
+            if let Some(type_proto::Value::TensorType(t)) = &mut v.r#type.as_mut().unwrap().value {
+                t.elem_type = Some(7);
+            }
+        }
+        std::fs::write(&path, model.encode_to_vec()).unwrap();
+        let (_, message) = expect(1, [&path]);
+        contains(&message, &["integer-multiply", op]);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "{message}");
+    }
 }
 
 #[test]
@@ -242,7 +291,9 @@ fn options_that_mean_nothing() {
     contains(&with(&["--offset", "2"]), &["2"]);
     contains(&with(&["--dim", "batch"]), &["NAME=SIZE"]);
     contains(&with(&["--bind", "nothing=x"]), &["no output is named `nothing`"]);
+    contains(&with(&["--loss", "cross-entropy:axis=x", "--optimizer", "sgd"]), &["x"]);
     // Usage errors come with the usage line.
+    expect(2, ["run", step, "--outputs", "never.npz", "--threads", "1000000"]);
     expect(2, ["--no-such-option"]);
     expect(2, Vec::<&str>::new());
     let (_, warning) = expect(0, [step, "-o", out.to_str().unwrap(), "--set", "/no such/=native"]);

@@ -5,6 +5,7 @@ mod common;
 use common::{expect, model};
 use pam_ir::onnx::proto::{ModelProto, NodeProto};
 use prost::Message;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 struct Written {
@@ -95,6 +96,23 @@ fn a_planted_multiplication_is_noticed() {
     assert!(out.contains("native-multiply"), "{out}");
     let audit = expect(1, ["audit".as_ref(), w.model.as_os_str()]).0;
     assert!(audit.contains("Mul: "), "{audit}");
+}
+
+/// Outputs that are constants or further names of a value are identities in the file.
+#[test]
+fn further_names_of_values_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (folder.path().join("names.onnx"), folder.path().join("out.onnx"));
+    let lines = "in x: f32[2]\nconst c: f32[2] = [1.0, 2.0]\ny: f32[2] = Mul(x, x)\n\
+                 z: f32[2] = Mul(x, x)\nout y = y\nout z = z\nout c = c";
+    let graph = pam_ir::text::parse(&format!("graph g {{\n{lines}\n}}"), &[]).unwrap();
+    let model = pam_ir::onnx::export::export(&graph, &ModelProto::default(), &BTreeMap::new());
+    std::fs::write(&source, model.unwrap().encode_to_vec()).unwrap();
+    let report = folder.path().join("report.json");
+    let written = Written { folder, model: out, report };
+    let args = [&source, &"-o".into(), &written.model, &"--report".into(), &written.report];
+    expect(0, args);
+    written.verify(0);
 }
 
 #[test]

@@ -80,6 +80,16 @@ pub fn census(graph: &Graph) -> Census {
     census
 }
 
+/// The census of the file that a graph is written to, where further names of a value are identities.
+pub fn written_census(graph: &Graph) -> Census {
+    let mut census = census(graph);
+    let identities = graph.aliases().count();
+    if identities > 0 {
+        *census.entry(qualified_name(Op::Identity)).or_default() += identities;
+    }
+    census
+}
+
 /// The op of a node as ONNX names it, with its domain where that is not the standard one.
 pub fn op_name(node: &Node) -> String {
     match node.op {

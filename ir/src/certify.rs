@@ -215,8 +215,9 @@ fn judge(graph: &Graph, node: &Node, target: Target) -> Option<(Code, String)> {
     let float = operands(graph, node).any(DType::is_float);
     match node.op.level() {
         Level::Opaque => Some((Code::UnknownOp, "the compiler does not know this op".to_owned())),
+        // Random numbers are drawn for a step, which is an integer.
         Level::Pam => operands(graph, node)
-            .find(|d| d.is_float() && *d != DType::F32)
+            .find(|d| *d != DType::F32 && (d.is_float() || node.op != Op::PamUniform))
             .map(|d| (Code::PrimitiveType, format!("a PA primitive on {d}"))),
         Level::Plain | Level::Native | Level::Composite
             if target == Target::Mixed && node.mode == Mode::Native =>

@@ -5,7 +5,7 @@ use crate::op::{Call, Level, Op};
 use crate::role::{Component, Mode, Role};
 use crate::tensor::Tensor;
 use crate::types::Type;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Identifies a value of one graph.
@@ -172,6 +172,17 @@ impl Graph {
             Source::Constant => value.data.as_ref(),
             Source::Input | Source::Node { .. } => None,
         }
+    }
+
+    /// The outputs that a file needs an `Identity` for: inputs under another name, constants, and all
+    /// but the first name of a computed value.
+    pub fn aliases(&self) -> impl Iterator<Item = &Output> {
+        let mut named = BTreeSet::new();
+        self.outputs.iter().filter(move |o| match self.value(o.value).source {
+            Source::Node { .. } => !named.insert(o.value),
+            Source::Input => self.value(o.value).name != o.name,
+            Source::Constant => true,
+        })
     }
 
     /// The node that makes a value.

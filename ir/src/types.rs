@@ -105,16 +105,20 @@ impl fmt::Display for DType {
 /// The dimensions of a tensor, outermost first; a scalar has none.
 pub type Shape = Vec<usize>;
 
+/// The most elements of a tensor: neither its bytes nor a dimension in a file overflows 64 signed bits.
+const MOST_ELEMENTS: usize = isize::MAX as usize / 16;
+
 /// The number of elements of a shape.
 ///
 /// # Errors
-/// `None` where the product does not fit `usize`.
+/// `None` where there are more than memory can address.
 pub fn checked_elements(shape: &[usize]) -> Option<usize> {
     // A zero dimension makes the tensor empty however large its other dimensions are.
     if shape.contains(&0) {
         return Some(0);
     }
-    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+    let n = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
+    (n <= MOST_ELEMENTS).then_some(n)
 }
 
 /// The type of a value: element type and static shape.

@@ -92,6 +92,8 @@ fn primitives_on_other_types() {
     b.output("y", y);
     let target = Target::MultiplicationFree;
     one(b.finish(), target, Code::PrimitiveType, "double", "mul", "a PA primitive on f64");
+    let lines = " in n: i64[2,2]\n m: i64[2,2] = PamMatMul(n, n) //@ whole forward other approx\n out m = m";
+    one(graph(lines), target, Code::PrimitiveType, "whole", "matmul", "a PA primitive on i64");
 }
 
 #[test]

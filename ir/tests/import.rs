@@ -1,9 +1,13 @@
 //! Every fixture imports, verifies, and survives printing and parsing.
 
+use pam_ir::onnx::export::export;
 use pam_ir::onnx::import::{ImportOptions, ModelFile, import};
 use pam_ir::onnx::load::load;
+use pam_ir::onnx::proto::ModelProto;
+use pam_ir::op::Level;
 use pam_ir::text::{parse, print};
 use pam_ir::verify::verify;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 fn fixtures() -> Vec<PathBuf> {
@@ -34,4 +38,26 @@ fn fixtures_import() {
         let again = parse(&text, &weights).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         assert_eq!(print(&again), text, "{}", path.display());
     }
+}
+
+/// The bodies of primitives give scalars for scalars, as the primitives do.
+#[test]
+fn bodies_of_functions_keep_ranks() {
+    let lines = "in x: f32[]\n a: f32[] = PamScale(x) {exponent=3}\n b: f32[] = PamExp2(a)\n \
+                 c: f32[] = PamLog2(b)\n d: f32[] = PamMul(c, x)\n e: f32[] = PamDiv(d, x)\n \
+                 f: f32[] = PamRound(e) {mantissa=7}\n g: f32[] = PamMulGrad(f, x, x)\n \
+                 h: f32[] = PamExp2Grad(g, x)\n out h = h";
+    let graph = parse(&format!("graph g {{\n{lines}\n}}"), &[]).unwrap();
+    let mut model = export(&graph, &ModelProto::default(), &BTreeMap::new()).unwrap();
+    // Under another domain the functions are those of a stranger, whose bodies are read.
+    let other = || Some("other".to_owned());
+    let nodes = &mut model.graph.as_mut().unwrap().node;
+    nodes.iter_mut().filter(|n| n.domain() == "pam").for_each(|n| n.domain = other());
+    model.functions.iter_mut().for_each(|f| f.domain = other());
+    let opsets = model.opset_import.iter_mut().filter(|o| o.domain() == "pam");
+    opsets.for_each(|o| o.domain = other());
+    let file = ModelFile { model, path: PathBuf::from("scalars.onnx") };
+    let graph = import(&[file], &ImportOptions::default()).unwrap().graph;
+    assert!(graph.nodes.iter().all(|n| n.op.level() != Level::Pam));
+    assert_eq!(graph.ty(graph.outputs[0].value).shape, [0usize; 0]);
 }

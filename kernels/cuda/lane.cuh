@@ -7,7 +7,7 @@
 #define SUM_CHUNK_LOG2 12
 #define SUM_CHUNK 4096u
 
-enum Reduction { SUM, SUM_ABS, MAX, MIN };
+enum Reduction { SUM, MAX, MIN };
 
 PA_FN float larger(float a, float b) { return a != a ? a : (a > b ? a : b); }
 PA_FN float lesser(float a, float b) { return a != a ? a : (a < b ? a : b); }
@@ -19,7 +19,7 @@ struct Lane {
 };
 
 PA_FN Lane start(u32 reduction) {
-  float value = reduction <= SUM_ABS ? 0.0f : as_float(reduction == MAX ? PA_SIGN | PA_INF : PA_INF);
+  float value = reduction == SUM ? 0.0f : as_float(reduction == MAX ? PA_SIGN | PA_INF : PA_INF);
   Lane lane = {value, 0};
   return lane;
 }
@@ -27,8 +27,6 @@ PA_FN Lane start(u32 reduction) {
 PA_FN void take(Lane &lane, u32 reduction, float x, u32 position) {
   if (reduction == SUM) {
     lane.value += x;
-  } else if (reduction == SUM_ABS) {
-    lane.value += fabsf(x);
   } else {
     lane.value = reduction == MAX ? larger(lane.value, x) : lesser(lane.value, x);
     if (x == 0.0f) lane.zero = 1 + shl<1>(position) + (as_bits(x) >> 31);
@@ -36,7 +34,7 @@ PA_FN void take(Lane &lane, u32 reduction, float x, u32 position) {
 }
 
 PA_FN void merge(Lane &lane, u32 reduction, float value, u32 zero) {
-  if (reduction <= SUM_ABS) {
+  if (reduction == SUM) {
     lane.value += value;
   } else {
     lane.value = reduction == MAX ? larger(lane.value, value) : lesser(lane.value, value);
@@ -45,13 +43,13 @@ PA_FN void merge(Lane &lane, u32 reduction, float value, u32 zero) {
 }
 
 PA_FN float finish(const Lane &lane, u32 reduction) {
-  if (reduction <= SUM_ABS || lane.value != 0.0f) return lane.value;
+  if (reduction == SUM || lane.value != 0.0f) return lane.value;
   return as_float(lane.zero & 1 ? 0 : PA_SIGN);
 }
 
 // Folds the values of chunks that follow each other.
 PA_FN float fold(u32 reduction, float before, float value) {
-  if (reduction <= SUM_ABS) return before + value;
+  if (reduction == SUM) return before + value;
   return reduction == MAX ? larger(before, value) : lesser(before, value);
 }
 

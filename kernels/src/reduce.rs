@@ -24,8 +24,6 @@ const COLUMNS: usize = 64;
 pub enum Reduction {
     /// Sum.
     Sum,
-    /// Sum of magnitudes.
-    SumAbs,
     /// Maximum; NaN if there is one.
     Max,
     /// Minimum; NaN if there is one.
@@ -103,8 +101,7 @@ multiversion! { pam
         for (r, y) in out.iter_mut().enumerate() {
             let x = &x[r * row..][..row];
             *y = match reduction {
-                Reduction::Sum => sum_row(x, |x| x),
-                Reduction::SumAbs => sum_row(x, f32::abs),
+                Reduction::Sum => sum_row(x),
                 Reduction::Max => extreme_row(x, f32::NEG_INFINITY, maximum),
                 Reduction::Min => extreme_row(x, f32::INFINITY, minimum),
             };
@@ -140,16 +137,16 @@ fn extreme_row(x: &[f32], start: f32, pick: impl Fn(f32, f32) -> f32) -> f32 {
 }
 
 #[inline(always)]
-fn sum_row(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+fn sum_row(x: &[f32]) -> f32 {
     let mut total = 0.0;
     for (c, chunk) in x.chunks(SUM_CHUNK).enumerate() {
         let mut lanes = [0f32; LANES];
         let blocks = chunk.chunks_exact(LANES);
         let rest = blocks.remainder();
         for block in blocks {
-            lanes.iter_mut().zip(block).for_each(|(l, &x)| *l += f(x));
+            lanes.iter_mut().zip(block).for_each(|(l, &x)| *l += x);
         }
-        lanes.iter_mut().zip(rest).for_each(|(l, &x)| *l += f(x));
+        lanes.iter_mut().zip(rest).for_each(|(l, &x)| *l += x);
         let sum = tree(&mut lanes);
         total = if c == 0 { sum } else { total + sum };
     }
@@ -174,8 +171,7 @@ multiversion! { pam
         let width = out.len();
         let rows = || x.chunks_exact(inner).map(|row| &row[first..first + width]);
         match reduction {
-            Reduction::Sum => sum_columns(rows(), out, |x| x),
-            Reduction::SumAbs => sum_columns(rows(), out, f32::abs),
+            Reduction::Sum => sum_columns(rows(), out),
             Reduction::Max => {
                 out.fill(f32::NEG_INFINITY);
                 rows().for_each(|r| out.iter_mut().zip(r).for_each(|(m, &x)| *m = maximum(*m, x)));
@@ -189,13 +185,13 @@ multiversion! { pam
 }
 
 #[inline(always)]
-fn sum_columns<'x>(rows: impl Iterator<Item = &'x [f32]>, out: &mut [f32], f: impl Fn(f32) -> f32) {
+fn sum_columns<'x>(rows: impl Iterator<Item = &'x [f32]>, out: &mut [f32]) {
     let mut lanes = [[0f32; COLUMNS]; LANES];
     let mut r = 0;
     let mut started = false;
     out.fill(0.0);
     for row in rows {
-        lanes[r % LANES].iter_mut().zip(row).for_each(|(l, &x)| *l += f(x));
+        lanes[r % LANES].iter_mut().zip(row).for_each(|(l, &x)| *l += x);
         r += 1;
         if r == SUM_CHUNK {
             flush(&mut lanes, out, &mut started);

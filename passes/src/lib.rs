@@ -288,10 +288,12 @@ fn lower_node(
 ) -> Result<(), CompileError> {
     let float = node.inputs.iter().chain(&node.outputs).flatten();
     let float = float.map(|&v| r.old.ty(v).dtype).any(|d| d.is_float());
-    let found = if float || node.op.level() == Level::Composite {
-        rule(node.op)
-    } else {
-        integer_rule(node.op)
+    // PA primitives are of floats: what multiplies integers is left for the certifier to refuse.
+    let found = match (float, node.op.level()) {
+        (true, _) => rule(node.op),
+        (false, Level::Composite) if r.old.multiplies(node) == 0 => rule(node.op),
+        (false, Level::Composite) => None,
+        (false, _) => integer_rule(node.op),
     };
     let Some((name, rule)) = found.filter(|_| always || node.mode != Mode::Native) else {
         r.copy(node);

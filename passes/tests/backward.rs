@@ -119,6 +119,21 @@ fn steps_that_cannot_be_built_are_refused() {
     assert!(refuse(STEP, "cross-entropy").contains("is a training step already"));
     let bare = "in x: f32[2,3]\ny: f32[2,3] = Abs(x)\nout y = y";
     assert!(refuse(bare, "mse").contains("no weights to train"));
+    // The classes of an image lie along its second axis, which only the user knows.
+    let image = "in x: f32[2,4,4]\nin w: f32[4,4,1] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 16.0]\n\
+                 y: f32[2,4,4] = Conv(x, w)\nout y = y";
+    for (loss, shape) in
+        [("cross-entropy", "perm=[0, 1, 2]"), ("cross-entropy:axis=1", "perm=[0, 2, 1]")]
+    {
+        let options = StepOptions {
+            loss: LossSpec::parse(loss).unwrap(),
+            optimizer: OptimizerSpec::parse("sgd").unwrap(),
+            freeze: Vec::new(),
+        };
+        let text = brief(&build(&graph(image), &options).unwrap());
+        assert!(text.contains(shape), "{text}");
+    }
+    assert!(refuse(forward, "cross-entropy:axis=2").contains("no axis 2 of classes"));
     let options = StepOptions {
         loss: LossSpec::MeanSquaredError,
         optimizer: OptimizerSpec::parse("sgd:momentum=0.9").unwrap(),

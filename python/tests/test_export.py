@@ -98,6 +98,17 @@ def test_lr_is_an_input_with_the_optimizers_value_as_default(tmp_path):
     np.testing.assert_array_equal(still["new.0.weight"], model[0].weight.detach().numpy())
 
 
+@pytest.mark.parametrize("eps", [1e-8, 1e-10])
+def test_a_small_epsilon_stays(eps, tmp_path):
+    # Rows of the embedding that the batch does not hold have no gradient: without epsilon they were 0 / 0.
+    model = nn.Sequential(nn.Embedding(50, 8), nn.Flatten(), nn.Linear(32, 3))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, eps=eps)
+    data = (torch.randint(0, 50, (4, 4)), torch.randint(0, 3, (4,)))
+    step = export_train_step(model, F.cross_entropy, optimizer, data, tmp_path / "step.onnx")
+    values = [onnx.numpy_helper.to_array(i) for i in onnx.load(step.path).graph.initializer]
+    assert any(v.size == 1 and v == np.float32(eps) for v in values)
+
+
 def test_names_roles_and_metadata(tmp_path):
     model = mlp()
     step = export_train_step(

@@ -24,6 +24,17 @@ fn elementwise_with_broadcasting() {
 }
 
 #[test]
+fn products_of_nothing() {
+    let y = run(
+        "in x: f32[0,3]\n in d: f32[0,5]\n t: f32[3,0] = Transpose(x) {perm=[1, 0]}\n
+         a: f32[3,5] = MatMul(t, d)\n u: f32[5,0] = Transpose(d) {perm=[1, 0]}\n
+         b: f32[5,3] = PamMatMul(u, x)\n out a = a\n out b = b",
+        &[("x", f(&[0, 3], &[])), ("d", f(&[0, 5], &[]))],
+    );
+    assert_eq!((floats(&y[0]), floats(&y[1])), (vec![0.0; 15], vec![0.0; 15]));
+}
+
+#[test]
 fn comparisons_selections_and_casts() {
     let y = run(
         "in x: f32[4]\n const z: f32[] = 0.0\n
@@ -164,7 +175,7 @@ fn reductions() {
         "in x: f32[2,3,2]\n
          a: f32[2,1,2] = ReduceSum(x) {axes=[1]}\n b: f32[] = ReduceSum(x) {keepdims=0}\n
          c: f32[3] = ReduceMax(x) {axes=[0,2],keepdims=0}\n d: f32[2,3] = ReduceMin(x) {axes=[-1],keepdims=0}\n
-         e: f32[3] = ReduceL1(x) {axes=[0,2],keepdims=0}\n g: f32[2,3,1] = GlobalMaxPool(x)\n
+         ab: f32[2,3,2] = Abs(x)\n e: f32[3] = ReduceSum(ab) {axes=[0,2],keepdims=0}\n g: f32[2,3,1] = GlobalMaxPool(x)\n
          m: i64[2,2] = ArgMax(x) {axis=1,keepdims=0}\n n: i64[2,2] = ArgMin(x) {axis=1,keepdims=0,select_last_index=1}\n
          out a = a\n out b = b\n out c = c\n out d = d\n out e = e\n out g = g\n out m = m\n out n = n",
         &[("x", f(&[2, 3, 2], &[0., -1., 2., 3., -4., 5., 1., 1., 1., 1., 1., 1.]))],

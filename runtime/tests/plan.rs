@@ -221,7 +221,7 @@ fn rows(n: usize, row: usize) -> String {
          t: f32[{n}] = ReduceSum(y) {{axes=[1],keepdims=0}}\n r: f32[{n},1] = Reshape(t) {{shape=[{n},1]}}\n
          u: f32[{n},1] = PamDiv(r, c)\n o: f32[{n},{row}] = Expand(u) {{shape=[{n},{row}]}}\n
          q: f32[{n},{row}] = Sub(y, o)\n v: f32[{n},{row}] = PamMul(q, q)\n
-         a: f32[{n},1] = ReduceL1(v) {{axes=[1]}}\n b: f32[{n},1] = Add(a, e)\n
+         a: f32[{n},1] = ReduceSum(v) {{axes=[1]}}\n b: f32[{n},1] = Add(a, e)\n
          h: f32[{n},{row}] = PamDiv(q, b)\n g: f32[{n},{row}] = PamMul(h, w)\n
          i: f32[{n},{row}] = PamMul(g, d)\n j: f32[{n},1] = ReduceMin(i) {{axes=[1]}}\n
          l: f32[{n},{row}] = Add(i, j)\n aa: f32[{n},{row}] = PamMul(l, k)\n

@@ -3,7 +3,7 @@
 use crate::gradients::disagreement;
 use crate::source::Source;
 use crate::step::Step;
-use pam_ir::audit::{Census, Tally, audit, census};
+use pam_ir::audit::{Census, Tally, audit, census, written_census};
 use pam_ir::certify::{NativeMultiply, Violation, native_multiplies};
 use pam_ir::cost::{F32_MUL_PJ, F32_MUL_UM2, INT32_ADD_PJ, INT32_ADD_UM2, pa_total};
 use pam_ir::graph::Graph;
@@ -242,7 +242,7 @@ impl Report {
             multiplier: step.policy.multiplier.name(),
             roles: roles(&compiled.source),
             evidence: compiled.evidence.name(),
-            census: BeforeAfter { before: census(&source.graph), after: census(after) },
+            census: BeforeAfter { before: census(&source.graph), after: written_census(after) },
             multiplies: multiplies(source, step, after),
             rewrites: compiled
                 .rewrites

@@ -124,7 +124,6 @@ fn movements_and_indices() {
         r2: f16[2,3,1] = ReduceSum(h) {axes=[2]}
         r3: bool[2,3,1] = ReduceMax(b) {axes=[2]}
         r4: i64[1,1] = ReduceMin(i)
-        r5: f32[2,3,1] = ReduceL1(x) {axes=[2]}
         r6: f64[1] = ReduceSum(d)
         we: f32[2,3,4] = Where(b, x, tx)
         tx: f32[2,3,4] = Neg(x)
@@ -220,7 +219,7 @@ fn programs_over_rows() {
              f: f32[{n},1] = Floor(m)\nz: f32[{n},{row}] = Sub(x, f)\n\
              p: f32[{n},{row}] = PamExp2(z)\ns: f32[{n},1] = ReduceSum(p) {{axes=[1]}}\n\
              y: f32[{n},{row}] = PamDiv(p, s)\nl: f32[{n},1] = ReduceMin(x) {{axes=[1]}}\n\
-             v: f32[{n},{row}] = PamMul(y, w)\na: f32[{n},1] = ReduceL1(v) {{axes=[1]}}\n\
+             v: f32[{n},{row}] = PamMul(y, w)\na: f32[{n},1] = ReduceSum(v) {{axes=[1]}}\n\
              b: f32[{n},1] = PamDiv(a, c)\ng: f32[{n},{row}] = Sub(v, b)\n\
              t: f32[{n},{row}] = Transpose(d) {{perm=[1,0]}}\nh: f32[{n},{row}] = Add(g, t)\n\
              i: f32[{n},1] = PamMul(l, k)\nj: f32[{n},{row}] = Sub(h, i)\n\

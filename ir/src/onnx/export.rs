@@ -133,15 +133,15 @@ impl<'g> Writer<'g> {
         let mut taken: HashSet<String> = graph.outputs.iter().map(|o| o.name.clone()).collect();
         // A computed value that is an output bears the output's name; further outputs of the same
         // value become identities.
-        let mut renamed: HashMap<ValueId, ()> = HashMap::new();
-        for o in &graph.outputs {
-            if graph.producer(o.value).is_some() && renamed.insert(o.value, ()).is_none() {
-                names[o.value.index()].clone_from(&o.name);
-            }
+        let aliases: HashSet<&str> = graph.aliases().map(|o| o.name.as_str()).collect();
+        let mut renamed: HashSet<ValueId> = HashSet::new();
+        for o in graph.outputs.iter().filter(|o| !aliases.contains(o.name.as_str())) {
+            names[o.value.index()].clone_from(&o.name);
+            renamed.insert(o.value);
         }
         for (i, value) in graph.values.iter().enumerate() {
             let id = ValueId(i as u32);
-            if renamed.contains_key(&id) {
+            if renamed.contains(&id) {
                 continue;
             }
             // Inputs keep their names: they are the outward face. ONNX forbids an output of the
@@ -271,9 +271,8 @@ impl<'g> Writer<'g> {
 
     /// Outputs that are inputs, constants or second names of a value.
     fn identities(&self) -> Vec<NodeProto> {
-        let outputs = self.graph.outputs.iter();
-        let renamed = outputs.filter(|o| self.names[o.value.index()] != o.name);
-        renamed
+        let aliases = self.graph.aliases();
+        aliases
             .map(|o| NodeProto {
                 input: vec![self.names[o.value.index()].clone()],
                 output: vec![o.name.clone()],

@@ -264,7 +264,7 @@ impl<'r, 'g> Lowering<'r, 'g> {
     pub fn reduce(&mut self, op: Op, x: ValueId, axes: &[usize]) -> Result<ValueId> {
         // No axes would mean all of them.
         if axes.is_empty() {
-            return if op == Op::ReduceL1 { self.abs(x) } else { Ok(x) };
+            return Ok(x);
         }
         self.op(op, &[x], &[("axes", axes.into()), ("keepdims", 1i64.into())])
     }
@@ -453,6 +453,9 @@ impl<'r, 'g> Lowering<'r, 'g> {
         if !self.is_pam() {
             return self.op(Op::MatMul, &[a, b], &[]);
         }
+        if self.ty(a).elements() == 0 || self.ty(b).elements() == 0 {
+            return self.empty_product(a, b);
+        }
         // The primitive takes matrices: a vector is a row on the left and a column on the right.
         let (sa, sb) = (self.shape(a), self.shape(b));
         let row = if let [k] = sa[..] { self.reshape(a, &[1, k])? } else { a };
@@ -467,6 +470,18 @@ impl<'r, 'g> Lowering<'r, 'g> {
             shape.remove(shape.len() - if sb.len() == 1 { 1 } else { 2 });
         }
         self.reshape(product, &shape)
+    }
+
+    /// The product of matrices without elements: sums of nothing, if there are any.
+    fn empty_product(&mut self, a: ValueId, b: ValueId) -> Result<ValueId> {
+        let (sa, sb) = (self.shape(a), self.shape(b));
+        let batch = |s: &[usize]| s[..s.len().saturating_sub(2)].to_vec();
+        let shape = broadcast(&batch(&sa), &batch(&sb));
+        let mut shape = shape.ok_or_else(|| LowerError("the batches do not fit".to_owned()))?;
+        shape.extend(sa.len().checked_sub(2).map(|i| sa[i]));
+        shape.extend(sb.last().filter(|_| sb.len() > 1));
+        let zero = self.scalar(0f32);
+        self.expand(zero, &shape)
     }
 
     /// The convolution with explicit geometry.

@@ -118,7 +118,8 @@ pub(super) fn p_norm(
     p: i64,
 ) -> Result<ValueId> {
     if p == 1 {
-        return lo.reduce(Op::ReduceL1, x, axes);
+        let size = lo.abs(x)?;
+        return lo.sum(size, axes);
     }
     if p < 1 {
         return Err(LowerError(format!("a norm of p = {p}")));

@@ -97,6 +97,7 @@ pub fn rule(op: Op) -> Option<(&'static str, Rule)> {
         Op::MeanVarianceNormalization => ("mean_variance_norm", layer_norm::mean_variance_norm),
         Op::LRN => ("lrn", lrn::lrn),
         Op::ReduceMean => ("reduce_mean", reduce::mean),
+        Op::ReduceL1 => ("reduce_l1", reduce::l1),
         Op::ReduceL2 => ("reduce_l2", reduce::l2),
         Op::ReduceSumSquare => ("reduce_sum_square", reduce::sum_square),
         Op::ReduceLogSum => ("reduce_log_sum", reduce::log_sum),
@@ -184,7 +185,6 @@ pub fn rule(op: Op) -> Option<(&'static str, Rule)> {
         | Op::ReduceSum
         | Op::ReduceMax
         | Op::ReduceMin
-        | Op::ReduceL1
         | Op::ArgMax
         | Op::ArgMin
         | Op::CumSum

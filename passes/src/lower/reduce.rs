@@ -31,6 +31,14 @@ pub fn mean(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     finish(lo, node, y, &axes)
 }
 
+/// `Σ |x|`.
+pub fn l1(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
+    let (x, axes) = operands(lo, node)?;
+    let size = lo.abs(x)?;
+    let y = lo.sum(size, &axes)?;
+    finish(lo, node, y, &axes)
+}
+
 /// `sqrt(Σ mul(x, x))`.
 pub fn l2(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     let (x, axes) = operands(lo, node)?;

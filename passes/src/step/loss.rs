@@ -12,10 +12,12 @@ use pam_ir::types::{DType, Type};
 /// A loss.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LossSpec {
-    /// Mean cross entropy of the first output, whose last axis holds the classes, against the input
-    /// `labels` of i64. As in PyTorch, labels of −100 do not count, and `label_smoothing` spreads its
-    /// share evenly over the classes.
+    /// Mean cross entropy of the first output against the input `labels` of i64, whose shape is that of
+    /// the output without its axis of classes. As in PyTorch, labels of −100 do not count, and
+    /// `label_smoothing` spreads its share evenly over the classes.
     CrossEntropy {
+        /// The axis of classes; negative ones count from the end.
+        axis: i64,
         /// The share that is spread.
         label_smoothing: f64,
         /// Labels that do not count.
@@ -28,7 +30,7 @@ pub enum LossSpec {
 }
 
 impl LossSpec {
-    /// Reads `cross-entropy[:label_smoothing=…,ignore_index=…]`, `mse` or the name of an output.
+    /// Reads `cross-entropy[:axis=…,label_smoothing=…,ignore_index=…]`, `mse` or the name of an output.
     ///
     /// # Errors
     /// Says which setting is wrong.
@@ -36,7 +38,7 @@ impl LossSpec {
         let (name, rest) = text.split_once(':').unwrap_or((text, ""));
         match name {
             "cross-entropy" => {
-                let (mut label_smoothing, mut ignore_index) = (0.0, -100);
+                let (mut axis, mut label_smoothing, mut ignore_index) = (-1, 0.0, -100);
                 for (name, value) in settings(rest)? {
                     match name {
                         "label_smoothing" if (0.0..1.0).contains(&value) => label_smoothing = value,
@@ -44,13 +46,14 @@ impl LossSpec {
                             return Err(format!("`{name}` is {value}, not in [0, 1)"));
                         }
                         "ignore_index" => ignore_index = value as i64,
+                        "axis" => axis = value as i64,
                         _ => {
-                            let known = "label_smoothing and ignore_index";
+                            let known = "axis, label_smoothing and ignore_index";
                             return Err(format!("no setting `{name}`; there are {known}"));
                         }
                     }
                 }
-                Ok(LossSpec::CrossEntropy { label_smoothing, ignore_index })
+                Ok(LossSpec::CrossEntropy { axis, label_smoothing, ignore_index })
             }
             "mse" if rest.is_empty() => Ok(LossSpec::MeanSquaredError),
             "mse" => Err("mse has no settings".to_owned()),
@@ -85,12 +88,14 @@ impl LossSpec {
         b.scope = scope("loss", Role::Loss, Component::Loss);
         let ty = b.ty(*scores).clone();
         let loss = match self {
-            LossSpec::CrossEntropy { .. } if ty.rank() == 0 => {
-                let reason = format!("output `{name}` is {ty} and has no axis of classes");
-                return Err(CompileError::general(reason, "name a scalar output as --loss"));
-            }
-            LossSpec::CrossEntropy { label_smoothing, ignore_index } => {
-                cross_entropy(b, *scores, &ty, *label_smoothing, *ignore_index)
+            LossSpec::CrossEntropy { axis, label_smoothing, ignore_index } => {
+                let rank = ty.rank() as i64;
+                let Some(axis) = (-rank..rank).contains(axis).then(|| axis.rem_euclid(rank)) else {
+                    let reason =
+                        format!("output `{name}` is {ty} and has no axis {axis} of classes");
+                    return Err(CompileError::general(reason, "name a scalar output as --loss"));
+                };
+                cross_entropy(b, *scores, &ty, axis as usize, *label_smoothing, *ignore_index)
             }
             _ => mean_squared_error(b, *scores, &ty),
         };
@@ -103,12 +108,17 @@ fn cross_entropy(
     b: &mut Builder,
     scores: ValueId,
     ty: &Type,
+    axis: usize,
     smoothing: f64,
     ignore: i64,
 ) -> Result<ValueId, BuildError> {
-    let (classes, batch) = (ty.shape[ty.rank() - 1], &ty.shape[..ty.rank() - 1]);
+    let mut batch = ty.shape.clone();
+    let classes = batch.remove(axis);
     let rows: usize = batch.iter().product();
-    let labels = b.input("labels", Type::new(DType::I64, batch.to_vec()), None);
+    let mut last: Vec<usize> = (0..ty.rank()).filter(|&a| a != axis).collect();
+    last.push(axis);
+    let scores = b.node(Op::Transpose, &[scores], &one("perm", last.as_slice()))?;
+    let labels = b.input("labels", Type::new(DType::I64, batch), None);
     let flat = |shape: &[usize]| -> [(&str, Attr); 1] { one("shape", shape) };
     let scores = b.node(Op::Reshape, &[scores], &flat(&[rows, classes]))?;
     let labels = b.node(Op::Reshape, &[labels], &flat(&[rows]))?;
@@ -150,10 +160,10 @@ mod tests {
 
     #[test]
     fn reading() {
-        let plain = LossSpec::CrossEntropy { label_smoothing: 0.0, ignore_index: -100 };
+        let plain = LossSpec::CrossEntropy { axis: -1, label_smoothing: 0.0, ignore_index: -100 };
         assert_eq!(LossSpec::parse("cross-entropy"), Ok(plain));
-        let smooth = LossSpec::CrossEntropy { label_smoothing: 0.1, ignore_index: 0 };
-        let text = "cross-entropy:label_smoothing=0.1,ignore_index=0";
+        let smooth = LossSpec::CrossEntropy { axis: 1, label_smoothing: 0.1, ignore_index: 0 };
+        let text = "cross-entropy:axis=1,label_smoothing=0.1,ignore_index=0";
         assert_eq!(LossSpec::parse(text), Ok(smooth));
         assert_eq!(LossSpec::parse("total"), Ok(LossSpec::Output("total".to_owned())));
         for bad in ["mse:x=1", "cross-entropy:label_smoothing=1", "cross-entropy:smooth=0.1"] {

@@ -127,6 +127,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("lrn", "in x: f32[1,3,2]\ny: f32[1,3,2] = LRN(x) {size=3}"),
     ("reduce_mean", "in x: f32[2,3]\ny: f32[2] = ReduceMean(x) {axes=[1], keepdims=0}"),
     ("reduce_mean of 4", "in x: f32[2,4]\ny: f32[2,1] = ReduceMean(x) {axes=[1]}"),
+    ("reduce_l1", "in x: f32[2,3]\ny: f32[2,1] = ReduceL1(x) {axes=[1]}"),
     ("reduce_l2", "in x: f32[2,3]\ny: f32[2,1] = ReduceL2(x) {axes=[1]}"),
     ("reduce_sum_square", "in x: f32[2,3]\ny: f32[1,1] = ReduceSumSquare(x)"),
     ("reduce_log_sum", "in x: f32[2,3]\ny: f32[2,1] = ReduceLogSum(x) {axes=[1]}"),

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxscript.optimizer
 import torch
+from onnx_ir.passes import common
 from torch import Tensor
 
 from . import components, tidy, trace
@@ -57,6 +59,26 @@ def _check_opset(opset: int) -> None:
         raise ExportError(f"opset {opset} is not supported: choose {OPSETS[0]} to {OPSETS[-1]}")
 
 
+def _fold(model) -> None:
+    """Inlines functions, folds constants and shares what is equal.
+
+    ``torch.onnx.export(optimize=True)`` would also match patterns, and takes 1e-8, the usual eps of Adam,
+    for the zero of ``x + 0``.
+    """
+    common.InlinePass()(model)
+    onnxscript.optimizer.fold_constants(model)
+    for step in (
+        common.RemoveUnusedNodesPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.OutputFixPass(),
+        common.NameFixPass(),
+    ):
+        step(model)
+
+
 def _to_onnx(program, opset: int):
     """Runs torch.onnx quietly; returns the proto and each node's traced component."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -64,8 +86,9 @@ def _to_onnx(program, opset: int):
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = torch.onnx.export(
-                program, dynamo=True, verbose=False, optimize=True, opset_version=opset
+                program, dynamo=True, verbose=False, optimize=False, opset_version=opset
             )
+            _fold(result.model)
     except Exception as error:
         cause = error
         while cause.__cause__ is not None:

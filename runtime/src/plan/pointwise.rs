@@ -71,7 +71,7 @@ pub fn is(graph: &Graph, node: &Node) -> bool {
 /// The reduction that a node is, and the length of the rows it reduces, where it is one of floats along
 /// the last dimensions, whose rows are short enough to stay in the cache.
 pub fn reduction_of_rows(graph: &Graph, node: &Node) -> Option<(Reduce, usize)> {
-    if !matches!(node.op, Op::ReduceSum | Op::ReduceMax | Op::ReduceMin | Op::ReduceL1) {
+    if !matches!(node.op, Op::ReduceSum | Op::ReduceMax | Op::ReduceMin) {
         return None;
     }
     let reduce = Reduce::of(graph, node).ok()?;

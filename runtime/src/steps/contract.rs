@@ -68,7 +68,8 @@ fn inner(dims: &mut Vec<(usize, isize)>, n: usize) -> Option<usize> {
         return Some(0);
     }
     let (last, stride) = dims.pop()?;
-    if last % n != 0 {
+    // Where nothing is read there are no distances.
+    if n == 0 || last % n != 0 {
         return None;
     }
     if last > n {

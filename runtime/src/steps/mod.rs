@@ -196,7 +196,7 @@ impl Kernel {
                 contract::MatmulGrad::lower(site, views)?.into()
             }
             Op::Conv | Op::PamConv => contract::Conv::lower(site)?.into(),
-            Op::ReduceSum | Op::ReduceMax | Op::ReduceMin | Op::ReduceL1 | Op::GlobalMaxPool => {
+            Op::ReduceSum | Op::ReduceMax | Op::ReduceMin | Op::GlobalMaxPool => {
                 reduce::Reduce::lower(site)?.into()
             }
             Op::Concat => concat::Concat::lower(site)?.into(),

@@ -39,7 +39,6 @@ impl Reduce {
         };
         let reduction = match site.node.op {
             Op::ReduceSum => Reduction::Sum,
-            Op::ReduceL1 => Reduction::SumAbs,
             Op::ReduceMin => Reduction::Min,
             _ => Reduction::Max,
         };
@@ -61,20 +60,15 @@ impl Reduce {
         let (even, odd) = scratch.split_at_mut(self.half());
         let (mut from, mut to) = (even, odd);
         for (i, &sizes) in self.passes.iter().enumerate() {
-            let reduction = match self.reduction {
-                // What the first pass leaves is positive.
-                Reduction::SumAbs if i > 0 => Reduction::Sum,
-                reduction => reduction,
-            };
             let bytes = |n: usize| n * size_of::<T>();
             let data = match i {
                 0 => io.input::<T>(0),
                 _ => of(&from[..bytes(self.left(i - 1))]),
             };
             if i + 1 == self.passes.len() {
-                return pass(reduction, sizes, data, out);
+                return pass(self.reduction, sizes, data, out);
             }
-            pass(reduction, sizes, data, of_mut(&mut to[..bytes(self.left(i))]));
+            pass(self.reduction, sizes, data, of_mut(&mut to[..bytes(self.left(i))]));
             (from, to) = (to, from);
         }
     }
@@ -94,9 +88,8 @@ fn fold<T: Number>(
     x: &[T],
     out: &mut [T],
 ) {
-    let zero = T::from_i128(0);
     let start = match reduction {
-        Reduction::Sum | Reduction::SumAbs => zero,
+        Reduction::Sum => T::from_i128(0),
         Reduction::Max => T::lowest(),
         Reduction::Min => T::highest(),
     };
@@ -106,7 +99,6 @@ fn fold<T: Number>(
             for (y, &x) in row.iter_mut().zip(&x[(o * reduced + r) * inner..]) {
                 *y = match reduction {
                     Reduction::Sum => y.add(x),
-                    Reduction::SumAbs => y.add(if x < zero { zero.sub(x) } else { x }),
                     Reduction::Max => Number::greater(*y, x),
                     Reduction::Min => Number::lesser(*y, x),
                 };

@@ -191,7 +191,7 @@ pub(super) fn scale_pow2() -> FunctionProto {
     let integer = b.bitcast(&integer, DType::I32);
     let normal = b.select(&small, &integer, &magnitude);
     let wide = b.cast(&normal, DType::I64);
-    let shift = b.ints("shift");
+    let shift = b.wide_int("shift");
     // One unit of a subnormal is 2^-149.
     let unit = 149i64 << 23;
     let (zero64, unit64) = (b.scalar(0i64), b.scalar(unit));

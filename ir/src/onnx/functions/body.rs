@@ -102,10 +102,14 @@ impl Body {
         self.op_with("Constant", &[], vec![reference("value_ints", attribute, AttributeType::Ints)])
     }
 
+    /// The integer of an attribute of the function, as an i64 scalar.
+    pub(super) fn wide_int(&mut self, attribute: &str) -> Name {
+        self.op_with("Constant", &[], vec![reference("value_int", attribute, AttributeType::Int)])
+    }
+
     /// The integer of an attribute of the function, as an i32 scalar.
     pub(super) fn int(&mut self, attribute: &str) -> Name {
-        let wide = reference("value_int", attribute, AttributeType::Int);
-        let wide = self.op_with("Constant", &[], vec![wide]);
+        let wide = self.wide_int(attribute);
         self.cast(&wide, DType::I32)
     }
 

@@ -26,7 +26,7 @@ pub fn helper_attributes(graph: &Graph, node: &Node) -> Result<Helpers, String> 
     match node.op {
         Op::PamScale => {
             let exponent = node.int("exponent").unwrap_or(0);
-            helpers.push(("shift", Attr::Ints(vec![exponent.clamp(-400, 400) << 23])));
+            helpers.push(("shift", (exponent.clamp(-400, 400) << 23).into()));
         }
         Op::PamRound => helpers.push(rounding(node)),
         Op::PamMatMul => {

@@ -15,29 +15,20 @@ pub(super) fn reduce(b: &mut Builder<'_, '_>, r: &Reduce, out: usize) -> Result<
     let size = r.dtype.size();
     let between = (0..r.passes.len().saturating_sub(1)).map(|i| r.left(i)).max().unwrap_or(0);
     let halves = [0, 1].map(|_| b.space.take((between * size) as u64));
-    let mut from = Word::In(0);
+    let (what, mut from) = (r.reduction, Word::In(0));
     for (i, &[outer, reduced, inner]) in r.passes.iter().enumerate() {
         let to = match i + 1 == r.passes.len() {
             true => Word::Out(0),
             false => Word::Work(halves[i % 2]),
         };
-        let what = match r.reduction {
-            // What the first pass leaves is positive.
-            Reduction::SumAbs if i > 0 => Reduction::Sum,
-            other => other,
-        };
         let left = outer * inner;
-        if reduced == 0
-            && r.dtype == DType::F32
-            && matches!(what, Reduction::Sum | Reduction::SumAbs)
-        {
+        if reduced == 0 && r.dtype == DType::F32 && what == Reduction::Sum {
             b.orders.list.push(Order::Fill { at: to, value: 0, bytes: out });
         } else if r.dtype == DType::F32 && reduced > 0 {
             sums(b, what, [outer, reduced, inner], from, to)?;
         } else {
             let (start, step) = match what {
                 Reduction::Sum => ("0", "add<T>(y, x)"),
-                Reduction::SumAbs => ("0", "add<T>(y, absolute<T>(x))"),
                 Reduction::Max => ("Number<T>::lowest()", "larger_of<T>(y, x)"),
                 Reduction::Min => ("Number<T>::highest()", "smaller_of<T>(y, x)"),
             };
