@@ -93,7 +93,7 @@ pub struct PolicyArgs {
     /// Mantissa bits kept in the operands of contractions (1 to 23)
     #[arg(long, value_name = "M")]
     pub mantissa: Option<u32>,
-    /// Error compensation α of products (0.5 to 2)
+    /// Error compensation α of products (at least 0.5, less than 2)
     #[arg(long, value_name = "A")]
     pub offset: Option<f32>,
     /// The approximate product: pam, or lmul of "Addition is All You Need"

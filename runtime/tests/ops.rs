@@ -31,7 +31,7 @@ fn products_of_nothing() {
          b: f32[5,3] = PamMatMul(u, x)\n out a = a\n out b = b",
         &[("x", f(&[0, 3], &[])), ("d", f(&[0, 5], &[]))],
     );
-    assert_eq!((floats(&y[0]), floats(&y[1])), (vec![0.0; 15], vec![0.0; 15]));
+    assert_eq!((floats(&y[0]), floats(&y[1])), (&[0.0; 15][..], &[0.0; 15][..]));
 }
 
 #[test]

@@ -71,10 +71,14 @@ fn markdown() {
         (Level::Native, "Ops that multiply", "Rewritten unless a policy keeps them native."),
         (
             Level::Composite,
-            "Ops that contain multiplications",
+            "Ops made of simpler ones, most with multiplications",
             "Rewritten by a policy, or natively into simpler ops just before execution.",
         ),
-        (Level::Plain, "Ops that do not multiply", "Kept, with these exceptions."),
+        (
+            Level::Plain,
+            "Ops that do not multiply",
+            "Kept. A scatter whose reduction is `mul` multiplies and has no PA form: it is a violation.",
+        ),
     ];
     for (level, title, what) in sections {
         say!("\n## {title}\n\n{what}\n\n| op | since | operands | attributes | becomes | |");

@@ -164,7 +164,8 @@ impl Importer<'_> {
             let Some(value) = input else { continue };
             let Some(tensor) = self.known.get(value) else {
                 return Err(format!(
-                    "operand `{}` depends on data, but must be known when compiling",
+                    "operand `{}` depends on data, but must be known when compiling; make it an initializer, \
+                     or give the dimensions that it follows from (--dim)",
                     operand.name
                 ));
             };

@@ -177,7 +177,9 @@ impl Vendor<'_, '_> {
     /// The integers that an input is known to hold.
     fn known(&self, i: usize) -> Result<Vec<i64>> {
         let known = self.importer.known.get(&self.x(i)?).and_then(Tensor::to_i64);
-        known.ok_or_else(|| format!("input {i} depends on data, but must be known when compiling"))
+        known.ok_or_else(|| {
+            format!("input {i} depends on data, but must be known when compiling; make it an initializer")
+        })
     }
 
     fn op(&mut self, op: Op, inputs: &[ValueId]) -> Result {
