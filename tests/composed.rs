@@ -386,3 +386,23 @@ fn approximate_derivatives() {
     let by_b = |a: f32, b: f32| -div(mul(a, 1.0), mul(b, b));
     assert_bits("Div by b", &found, pairs.map(|(a, b)| (by_b(a, b), format!("{a:?}, {b:?}"))));
 }
+
+/// Natively, composites give what the ops give that they stand for.
+#[test]
+fn native_corners() {
+    let inf = f32::INFINITY;
+    let lines = "in x: f32[3,2]\nin n: i64[2,3]\ny: f32[3,1] = ReduceLogSumExp(x) {axes=[1]}\n\
+                 m: i64[2,1] = ReduceMean(n) {axes=[1]}\nout y = y\nout m = m";
+    let graph = parse(&format!("graph g {{\n{lines}\n}}"), &[]).unwrap();
+    let compiled = compile(&graph, &Policy::preset("native").unwrap()).unwrap();
+    let expanded = pam_passes::expand(&compiled.graph).unwrap();
+    let plan = plan(&certify(expanded, Target::Mixed).unwrap(), PlanOptions::default()).unwrap();
+    let mut executor = Executor::new(plan, 1).unwrap();
+    let x = Tensor::new([3, 2], vec![inf, 1.0, -inf, -inf, 0.0, 0.0]);
+    let n = Tensor::new([2, 3], vec![1i64, 2, 6, -1, -2, -6]);
+    let found = executor.run(&[("x".to_owned(), x), ("n".to_owned(), n)]).unwrap();
+    let y = found[0].1.slice::<f32>().unwrap();
+    assert_eq!(y[..2], [inf, -inf]);
+    assert!((y[2] - 2f32.ln()).abs() < 1e-6, "{}", y[2]);
+    assert_eq!(found[1].1, Tensor::new([2, 1], vec![3i64, -3]));
+}

@@ -138,11 +138,13 @@ fn a_function_that_multiplies_is_noticed() {
 #[test]
 fn false_claims_are_noticed() {
     type Claim<'a> = (&'a str, &'a dyn Fn(&mut serde_json::Value));
-    let claims: [Claim<'_>; 6] = [
+    let claims: [Claim<'_>; 8] = [
         ("SHA-256", &|r| r["certificate"]["output_sha256"] = "00".into()),
         ("stated to not hold", &|r| r["certificate"]["holds"] = false.into()),
         ("census", &|r| r["census"]["after"]["Add"] = 0.into()),
         ("scalar counts", &|r| r["multiplies"]["after"]["nodes"] = 1.into()),
+        ("target is not `mixed`", &|r| r["certificate"]["target"] = "mixed".into()),
+        ("policy is not `exact`", &|r| r["policy"] = "exact".into()),
         ("constant_folded", &|r| r["certificate"]["constant_folded"] = "nothing".into()),
         ("native multiplications", &|r| {
             r["certificate"]["native"] = serde_json::json!([
@@ -158,6 +160,9 @@ fn false_claims_are_noticed() {
     }
     let w = written();
     w.claim(|r| r["certificate"]["target"] = "none".into());
+    w.verify(2);
+    let w = written();
+    w.claim(|r| r["schema"] = 99.into());
     w.verify(2);
     w.claim(|r| *r = serde_json::json!({}));
     w.verify(2);

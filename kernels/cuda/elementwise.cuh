@@ -109,7 +109,7 @@ PA_FN u32 f32_ceil(u32 x) { return as_bits(ceilf(as_float(x))); }
 PA_FN u32 f32_round(u32 x) { return as_bits(rintf(as_float(x))); }
 PA_FN u32 f32_sign(u32 x) {
   float v = as_float(x);
-  return v > 0.0f ? PA_BIAS : v < 0.0f ? PA_BIAS | PA_SIGN : x;
+  return v > 0.0f ? PA_BIAS : v < 0.0f ? PA_BIAS | PA_SIGN : v == 0.0f ? 0 : x;
 }
 PA_FN u32 f32_relu(u32 x) { return as_float(x) < 0.0f ? 0 : x; }
 
@@ -125,7 +125,7 @@ template <int T> PA_FN typename Number<T>::raw absolute(typename Number<T>::raw 
 }
 template <int T> PA_FN typename Number<T>::raw one() { return cast<T, U8>(1); }
 template <int T> PA_FN typename Number<T>::raw sign_of(typename Number<T>::raw x) {
-  return less<T>(0, x) ? one<T>() : less<T>(x, 0) ? sub<T>(0, one<T>()) : x;
+  return less<T>(0, x) ? one<T>() : less<T>(x, 0) ? sub<T>(0, one<T>()) : is_nan<T>(x) ? x : 0;
 }
 template <int T> PA_FN typename Number<T>::raw relu(typename Number<T>::raw x) {
   return larger_of<T>(x, 0);
@@ -137,7 +137,6 @@ template <int T> PA_FN typename Number<T>::raw shrink(typename Number<T>::raw x,
   double v = (double)Number<T>::get(x);
   double y = v < -(double)lambda ? v + (double)bias
              : v > (double)lambda ? v - (double)bias
-             : v != v             ? v
                                   : 0.0;
   return Convert<T, Number<T>::FLOAT != 0, true>::of(y);
 }

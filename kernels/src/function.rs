@@ -27,7 +27,8 @@ functions! {
     Floor F1(x) => x.floor();
     Ceil F1(x) => x.ceil();
     RoundEven F1(x) => x.round_ties_even();
-    Sign F1(x) => if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x };
+    // Adding +0 makes a zero positive and leaves NaN.
+    Sign F1(x) => if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x + 0.0 };
     Relu F1(x) => if x < 0.0 { 0.0 } else { x };
     Add F2(a, b) => a + b;
     Sub F2(a, b) => a - b;

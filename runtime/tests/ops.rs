@@ -259,3 +259,19 @@ fn integers_and_halves() {
     assert_eq!(floats(&y[1])[1..], [1.0, 1.0]);
     assert!((floats(&y[1])[0] - (-22f32).exp()).abs() < 1e-15);
 }
+
+/// Corners where the standard leaves no choice.
+#[test]
+fn signs_of_zeros_and_numbers_that_are_none() {
+    let bits = |t: &Tensor| floats(t).iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+    let y = run(
+        "in x: f32[4]\n s: f32[4] = Sign(x)\n k: f32[4] = Shrink(x) {bias=0.25,lambd=0.5}\n
+         d: f64[4] = Cast(x) {to=f64}\n e: f64[4] = Sign(d)\n f: f32[4] = Cast(e) {to=f32}\n
+         out s = s\n out k = k\n out f = f",
+        &[("x", f(&[4], &[-0.0, -1e-40, NAN, 0.75]))],
+    );
+    assert_eq!(bits(&y[0])[..2], [0, (-1f32).to_bits()]);
+    assert_eq!(bits(&y[2])[..2], [0, (-1f32).to_bits()]);
+    assert!(floats(&y[0])[2].is_nan() && floats(&y[2])[2].is_nan());
+    assert_eq!(bits(&y[1]), [0, 0, 0, 0.5f32.to_bits()]);
+}

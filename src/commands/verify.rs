@@ -3,8 +3,8 @@
 use crate::args::{Input, Verify};
 use crate::failure::Failure;
 use crate::output::say;
-use crate::report::json::{Certificate, Count, NativeReport, ViolationReport};
-use crate::source::{Source, Tolerance, read_bytes};
+use crate::report::json::{Certificate, Count, NativeReport, SCHEMA, ViolationReport};
+use crate::source::{Source, TARGET, Tolerance, read_bytes};
 use pam_ir::audit::{Census, audit, census};
 use pam_ir::certify::{Target, native_multiplies, violations};
 use pam_ir::graph::Graph;
@@ -16,6 +16,8 @@ use std::process::ExitCode;
 /// The parts of a report that a file alone decides.
 #[derive(Deserialize)]
 struct Claims {
+    schema: u32,
+    policy: String,
     certificate: Certificate,
     census: After<Census>,
     multiplies: After<Count>,
@@ -32,6 +34,10 @@ pub fn verify(args: &Verify) -> Result<ExitCode, Failure> {
     let claims: Claims = serde_json::from_slice(&bytes).map_err(|e| {
         Failure::file(&args.certificate, format!("is no report of this program: {e}"))
     })?;
+    if claims.schema != SCHEMA {
+        let reason = format!("is of schema {}, not {SCHEMA}", claims.schema);
+        return Err(Failure::file(&args.certificate, reason));
+    }
     let Some(target) = Target::from_name(&claims.certificate.target) else {
         let reason = format!("states an unknown target `{}`", claims.certificate.target);
         return Err(Failure::file(&args.certificate, reason));
@@ -88,9 +94,15 @@ fn false_claims(claims: &Claims, target: Target, graph: &Graph) -> Vec<String> {
         let (is, was) = (native.len(), stated.native.len());
         faults.push(format!("{is} native multiplications are left, not the {was} stated"));
     }
-    let folded = graph.meta.properties.get("pam.constant_folded");
-    if folded.is_some_and(|f| *f != stated.constant_folded) {
-        faults.push(format!("constant_folded is not `{}`", stated.constant_folded));
+    // What the file says of itself.
+    for (key, name, claim) in [
+        (TARGET, "target", stated.target.as_str()),
+        ("pam.policy", "policy", &claims.policy),
+        ("pam.constant_folded", "constant_folded", &stated.constant_folded),
+    ] {
+        if graph.meta.properties.get(key).is_some_and(|said| said != claim) {
+            faults.push(format!("{name} is not `{claim}`"));
+        }
     }
     if claims.census.after != census(graph) {
         faults.push("the census is not the one stated".to_owned());

@@ -128,7 +128,8 @@ fn unary(op: Op, call: &crate::op::Call<'_>, x: Numbers) -> Option<Numbers> {
                 }
                 Op::Neg => |x| -x,
                 Op::Abs => f64::abs,
-                Op::Sign => |x| if x == 0.0 || x.is_nan() { x } else { x.signum() },
+                // Adding +0 makes a zero positive and leaves NaN.
+                Op::Sign => |x| if x == 0.0 || x.is_nan() { x + 0.0 } else { x.signum() },
                 Op::Relu => |x| maximum(x, 0.0),
                 Op::Floor => f64::floor,
                 Op::Ceil => f64::ceil,

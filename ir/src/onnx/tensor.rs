@@ -26,7 +26,10 @@ pub fn dtype(number: i32) -> Result<DType, String> {
         DataType::Uint16 => DType::U16,
         DataType::Uint8 => DType::U8,
         DataType::Bool => DType::Bool,
-        other => return Err(format!("element type {} is not supported", other.as_str_name())),
+        other => {
+            let name = other.as_str_name();
+            return Err(format!("element type {name} is not supported; export it as f32"));
+        }
     })
 }
 

@@ -123,8 +123,8 @@ fn differentiate(
 }
 
 fn error(loss: &str, e: DifferentiateError) -> CompileError {
-    let remedy =
-        "use the modes approx and native in the forward pass, which keep the imported backward";
+    let remedy = "write it in other ops; a backward pass that the file holds is kept by the modes approx \
+                  and native";
     match e.node {
         Some(node) => {
             let source = node.origin.as_ref();

@@ -396,6 +396,8 @@ impl<'r, 'g> Lowering<'r, 'g> {
             return Ok(x);
         }
         let c = self.scalar(c);
+        let dtype = self.ty(x).dtype;
+        let c = if dtype == DType::F32 { c } else { self.cast(c, dtype)? };
         self.div(x, c)
     }
 

@@ -64,10 +64,16 @@ pub fn log_sum(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     finish(lo, node, y, &axes)
 }
 
-/// `div(s + log2(Σ exp2(z − s)), log2e)` with `z = mul(x, log2e)` and `s = floor(max z)`.
+/// `div(s + log2(Σ exp2(z − s)), log2e)` with `z = mul(x, log2e)` and `s = floor(max z)`; natively an
+/// infinite maximum is the result.
 pub fn log_sum_exp(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     let (x, axes) = operands(lo, node)?;
-    let y = softmax::log_sum_exp(lo, x, &axes)?;
+    let mut y = softmax::log_sum_exp(lo, x, &axes)?;
+    if !lo.is_pam() {
+        let max = lo.reduce(Op::ReduceMax, x, &axes)?;
+        let infinite = lo.op(Op::IsInf, &[max], &[])?;
+        y = lo.select(infinite, max, y)?;
+    }
     finish(lo, node, y, &axes)
 }
 

@@ -213,8 +213,6 @@ fn shrink(x: f64, [bias, lambda]: [f32; 2]) -> f64 {
         x + bias
     } else if x > lambda {
         x - bias
-    } else if x.is_nan() {
-        x
     } else {
         0.0
     }
@@ -243,7 +241,8 @@ fn float<T: Number>(f: &Function, a: &[u8], b: &[u8], out: &mut [u8]) {
                 } else if x < 0.0 {
                     -1.0
                 } else {
-                    x
+                    // Adding +0 makes a zero positive and leaves NaN.
+                    x + 0.0
                 }
             }),
         ),
