@@ -10,6 +10,7 @@
 //! cannot see the rules, does.
 
 mod activation;
+mod arithmetic;
 mod attention;
 mod batch_norm;
 mod context;
@@ -34,7 +35,8 @@ mod softmax;
 mod tanh;
 mod trigonometry;
 
-pub use context::{Arithmetic, LOG2E, LowerError, Lowering};
+pub use arithmetic::{Arithmetic, LOG2E};
+pub use context::{LowerError, Lowering};
 pub(crate) use conv::convolve;
 
 use pam_ir::graph::Node;

@@ -1,7 +1,6 @@
 //! Softmax and its logarithm.
 
-use super::context::LOG2E;
-use super::{LowerError, Lowering};
+use super::{LOG2E, LowerError, Lowering};
 use pam_ir::graph::{Node, ValueId};
 use pam_ir::op::Op;
 

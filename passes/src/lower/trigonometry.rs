@@ -1,7 +1,6 @@
 //! Trigonometric and hyperbolic functions and their inverses.
 
-use super::context::LOG2E;
-use super::{LowerError, Lowering};
+use super::{LOG2E, LowerError, Lowering};
 use pam_ir::graph::{Node, ValueId};
 use pam_ir::op::Op;
 use std::f32::consts::{FRAC_1_PI, FRAC_PI_2};
