@@ -19,7 +19,7 @@ pub struct Audit {
     pub multiplies: Vec<NativeMultiply>,
     /// Nodes of shape arithmetic: integer multiplications that are known before the step runs.
     pub fixed: usize,
-    /// Ops that the table does not know and that may therefore multiply.
+    /// What may multiply: ops that the table does not know, primitives on types they are not defined for.
     pub unknown: Vec<Violation>,
 }
 
@@ -66,7 +66,7 @@ pub fn audit(graph: &Graph) -> Audit {
     }
     audit.unknown = violations(graph, Target::Mixed)
         .into_iter()
-        .filter(|v| v.code == Code::UnknownOp)
+        .filter(|v| matches!(v.code, Code::UnknownOp | Code::PrimitiveType))
         .collect();
     audit
 }
@@ -152,5 +152,12 @@ mod tests {
         assert_eq!((audit.fixed, audit.total().scalars), (1, 7));
         assert_eq!(census(&graph)["pam.mul"], 1);
         assert_eq!(census(&graph)["Mul"], 3);
+    }
+
+    #[test]
+    fn primitives_of_integers_are_not_clean() {
+        let lines = "in n: i64[2,2]\nm: i64[2,2] = PamMatMul(n, n)\nout m = m";
+        let graph = crate::text::parse(&format!("graph g {{\n{lines}\n}}"), &[]).unwrap();
+        assert_eq!(audit(&graph).unknown[0].code, Code::PrimitiveType);
     }
 }
