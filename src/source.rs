@@ -15,6 +15,10 @@ use std::path::{Path, PathBuf};
 
 /// The metadata key under which a written model states what it was certified for.
 pub const TARGET: &str = "pam.target";
+/// The key of the policy that it was compiled under.
+pub const POLICY: &str = "pam.policy";
+/// The key of what was folded, in words.
+pub const FOLDED: &str = "pam.constant_folded";
 
 /// Models as they were read, and the graph that they are.
 pub struct Source {

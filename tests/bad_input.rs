@@ -291,9 +291,13 @@ fn options_that_mean_nothing() {
     contains(&with(&["--offset", "2"]), &["2"]);
     contains(&with(&["--dim", "batch"]), &["NAME=SIZE"]);
     contains(&with(&["--bind", "nothing=x"]), &["no output is named `nothing`"]);
-    contains(&with(&["--loss", "cross-entropy:axis=x", "--optimizer", "sgd"]), &["x"]);
+    let loss = with(&["--loss", "cross-entropy:axis=first", "--optimizer", "sgd"]);
+    contains(&loss, &["`axis`", "`first`"]);
     // Usage errors come with the usage line.
-    expect(2, ["run", step, "--outputs", "never.npz", "--threads", "1000000"]);
+    let run = ["run", step, "--outputs", "never.npz", "--threads", "1000000"];
+    contains(&expect(2, run).1, &["at most 1024 threads"]);
+    let train = ["train", step, "--data", "none.npz", "--batch-size", "0"];
+    contains(&expect(2, train).1, &["a step needs a sample"]);
     expect(2, ["--no-such-option"]);
     expect(2, Vec::<&str>::new());
     let (_, warning) = expect(0, [step, "-o", out.to_str().unwrap(), "--set", "/no such/=native"]);

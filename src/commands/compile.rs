@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::output::{check_paths, say, written};
 use crate::report::json::Report;
 use crate::report::{html, terminal};
-use crate::source::{Source, Tolerance};
+use crate::source::{FOLDED, POLICY, Source, Tolerance};
 use crate::step::{Step, folded_text, parameters, policy, refutation};
 use pam_ir::onnx::external::sha256_hex;
 use pam_runtime::io::write_together;
@@ -35,10 +35,7 @@ pub fn compile(args: &Compile) -> Result<ExitCode, Failure> {
             return Err(refutation(first, violations));
         }
     };
-    let stated = [
-        ("pam.policy", step.policy.name.clone()),
-        ("pam.constant_folded", folded_text(&step.compiled)),
-    ];
+    let stated = [(POLICY, step.policy.name.clone()), (FOLDED, folded_text(&step.compiled))];
     let output = written(&source, certified, &stated, &path)?;
     let mut report = Report::of(&source, &step, Some(sha256_hex(&output.model)));
     let mut files = report_files(&args.report, &mut report, &source, &step)?;

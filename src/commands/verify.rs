@@ -4,7 +4,7 @@ use crate::args::{Input, Verify};
 use crate::failure::Failure;
 use crate::output::say;
 use crate::report::json::{Certificate, Count, NativeReport, SCHEMA, ViolationReport};
-use crate::source::{Source, TARGET, Tolerance, read_bytes};
+use crate::source::{FOLDED, POLICY, Source, TARGET, Tolerance, read_bytes};
 use pam_ir::audit::{Census, audit, census};
 use pam_ir::certify::{Target, native_multiplies, violations};
 use pam_ir::graph::Graph;
@@ -97,8 +97,8 @@ fn false_claims(claims: &Claims, target: Target, graph: &Graph) -> Vec<String> {
     // What the file says of itself.
     for (key, name, claim) in [
         (TARGET, "target", stated.target.as_str()),
-        ("pam.policy", "policy", &claims.policy),
-        ("pam.constant_folded", "constant_folded", &stated.constant_folded),
+        (POLICY, "policy", &claims.policy),
+        (FOLDED, "constant_folded", &stated.constant_folded),
     ] {
         if graph.meta.properties.get(key).is_some_and(|said| said != claim) {
             faults.push(format!("{name} is not `{claim}`"));

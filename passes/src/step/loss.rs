@@ -45,6 +45,9 @@ impl LossSpec {
                         "label_smoothing" => {
                             return Err(format!("`{name}` is {value}, not in [0, 1)"));
                         }
+                        "axis" | "ignore_index" if value.fract() != 0.0 => {
+                            return Err(format!("`{name}` is {value}, not a whole number"));
+                        }
                         "ignore_index" => ignore_index = value as i64,
                         "axis" => axis = value as i64,
                         _ => {
@@ -166,7 +169,12 @@ mod tests {
         let text = "cross-entropy:axis=1,label_smoothing=0.1,ignore_index=0";
         assert_eq!(LossSpec::parse(text), Ok(smooth));
         assert_eq!(LossSpec::parse("total"), Ok(LossSpec::Output("total".to_owned())));
-        for bad in ["mse:x=1", "cross-entropy:label_smoothing=1", "cross-entropy:smooth=0.1"] {
+        for bad in [
+            "mse:x=1",
+            "cross-entropy:label_smoothing=1",
+            "cross-entropy:axis=0.5",
+            "cross-entropy:smooth=0.1",
+        ] {
             assert!(LossSpec::parse(bad).is_err(), "{bad}");
         }
     }

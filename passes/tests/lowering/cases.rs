@@ -64,6 +64,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("pow 4", "in a: f32[2]\nconst c: f32[] = 4.0\ny: f32[2] = Pow(a, c)"),
     ("pow 5", "in a: f32[2]\nconst c: f32[] = 5.0\ny: f32[2] = Pow(a, c)"),
     ("prelu", "in x: f32[2,3]\nin s: f32[3]\ny: f32[2,3] = PRelu(x, s)"),
+    ("matmul of nothing", "in a: f32[5,2,0]\nin b: f32[0]\ny: f32[5,2] = MatMul(a, b)"),
     ("matmul", "in a: f32[5,2,3]\nin b: f32[3,4]\ny: f32[5,2,4] = MatMul(a, b)"),
     ("gemm", "in a: f32[2,3]\nin b: f32[3,4]\nin c: f32[4]\ny: f32[2,4] = Gemm(a, b, c)"),
     (
