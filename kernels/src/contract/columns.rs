@@ -1,5 +1,6 @@
 //! Where the right operand of a product comes from.
 
+use super::serial::{TILE_COLUMNS, TILE_ROWS};
 use std::ops::Range;
 
 /// A `[k, n]` matrix that can be copied out block by block.
@@ -19,20 +20,96 @@ pub(crate) struct Strided<'a> {
 
 impl Columns for Strided<'_> {
     fn copy(&self, k: Range<usize>, n: Range<usize>, stride: usize, out: &mut [f32]) {
-        let width = n.len();
-        if self.col == 1 {
-            for (k, out) in k.zip(out.chunks_mut(stride)) {
-                let at = self.offset + k * self.row + n.start;
-                out[..width].copy_from_slice(&self.data[at..at + width]);
+        let first = self.offset + k.start * self.row + n.start * self.col;
+        let source = self.data.get(first..).unwrap_or_default();
+        interleave(source, [self.col, self.row], [n.len(), k.len()], stride, out);
+    }
+}
+
+/// Rows that are read side by side.
+const SIDE: usize = 4;
+/// Columns of them: a cache line.
+const LINE: usize = 16;
+
+/// Lays a matrix at `row` and `col` strides out with its columns at a distance of `stride`:
+/// `out[c · stride + r] = source[r · row + c · col]`.
+pub(crate) fn interleave(
+    source: &[f32],
+    [row, col]: [usize; 2],
+    [rows, columns]: [usize; 2],
+    stride: usize,
+    out: &mut [f32],
+) {
+    if row == 1 {
+        return match rows {
+            TILE_ROWS => lines::<TILE_ROWS>(source, col, columns, stride, out),
+            TILE_COLUMNS => lines::<TILE_COLUMNS>(source, col, columns, stride, out),
+            _ => (0..columns).for_each(|c| {
+                out[c * stride..][..rows].copy_from_slice(&source[c * col..][..rows]);
+            }),
+        };
+    }
+    // A few rows and a line of each at a time stay in the cache, however far apart the rows lie.
+    for left in (0..columns).step_by(LINE) {
+        let line = LINE.min(columns - left);
+        for top in (0..rows).step_by(SIDE) {
+            let side = SIDE.min(rows - top);
+            let source = &source[top * row + left * col..];
+            let out = &mut out[left * stride + top..];
+            if col == 1 && line == LINE && side == SIDE {
+                square(source, row, stride, out);
+                continue;
             }
-        } else {
-            // A transposed operand is read along its memory.
-            for (j, n) in n.enumerate() {
-                let at = self.offset + n * self.col;
-                for (i, k) in k.clone().enumerate() {
-                    out[i * stride + j] = self.data[at + k * self.row];
+            for r in 0..side {
+                for c in 0..line {
+                    out[c * stride + r] = source[r * row + c * col];
                 }
             }
         }
     }
+}
+
+/// Columns that lie together, of a length that is known, so that copying one takes no call.
+#[inline(always)]
+fn lines<const N: usize>(
+    source: &[f32],
+    col: usize,
+    columns: usize,
+    stride: usize,
+    out: &mut [f32],
+) {
+    for c in 0..columns {
+        out[c * stride..][..N].copy_from_slice(&source[c * col..][..N]);
+    }
+}
+
+/// Four rows of sixteen numbers, as four squares.
+#[inline(always)]
+fn square(source: &[f32], row: usize, stride: usize, out: &mut [f32]) {
+    let rows: [&[[f32; SIDE]]; SIDE] =
+        std::array::from_fn(|r| source[r * row..][..LINE].as_chunks::<SIDE>().0);
+    for c in 0..LINE / SIDE {
+        let columns = transposed(rows.map(|row| row[c]));
+        for (i, column) in columns.iter().enumerate() {
+            out[(c * SIDE + i) * stride..][..SIDE].copy_from_slice(column);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn transposed(mut rows: [[f32; SIDE]; SIDE]) -> [[f32; SIDE]; SIDE] {
+    use std::arch::x86_64::{_MM_TRANSPOSE4_PS, _mm_loadu_ps, _mm_storeu_ps};
+    // SAFETY: every x86-64 processor has these instructions, and a row is a vector.
+    unsafe {
+        let [mut a, mut b, mut c, mut d] = rows.map(|row| _mm_loadu_ps(row.as_ptr()));
+        _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
+        rows.iter_mut().zip([a, b, c, d]).for_each(|(row, x)| _mm_storeu_ps(row.as_mut_ptr(), x));
+    }
+    rows
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn transposed(rows: [[f32; SIDE]; SIDE]) -> [[f32; SIDE]; SIDE] {
+    std::array::from_fn(|i| rows.map(|row| row[i]))
 }

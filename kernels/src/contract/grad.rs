@@ -5,8 +5,9 @@
 //! mantissa, `right` and `delta` are packed like the operands of a product.
 
 use super::columns::Strided;
-use super::pack::{Facts, LeftPanel, RightPanel, narrow};
-use super::serial::{BLOCK_COLUMNS, BLOCK_ROWS, Left, TILE_COLUMNS, TILE_ROWS};
+use super::facts::Facts;
+use super::pack::{Extras, LeftPanel, RightPanel, narrow};
+use super::serial::{BLOCK_COLUMNS, BLOCK_ROWS, Left, TILE_COLUMNS, TILE_ROWS, Tile};
 use super::{GRAIN, K_CHUNK, Matrices, cut};
 use crate::Pool;
 use crate::pa::{self, Offset};
@@ -18,9 +19,6 @@ const MIN: i64 = 0x0080_0000;
 const INF: i64 = 0x7F80_0000;
 const BIAS: i64 = 0x3F80_0000;
 const MANTISSA: i64 = 0x007F_FFFF;
-
-/// The sums of a register tile.
-pub(crate) type Tile = [f32; TILE_ROWS * TILE_COLUMNS];
 
 /// `grad[m, k] = Σ_n mul_grad(a[m, k], b[k, n], delta[m, n])`, n in the order of all contractions.
 ///
@@ -164,13 +162,13 @@ unsafe fn block(
                 w.right.pack(&right, chunk.clone(), from..to, mantissa);
                 for first in rows.clone().step_by(BLOCK_ROWS) {
                     let block = first..(first + BLOCK_ROWS).min(rows.end);
-                    w.left.pack(left, block.clone(), chunk.clone(), 23, 0);
+                    w.left.pack(left, block.clone(), chunk.clone(), (0, 23), |_| EXTRAS);
                     for (p, j) in (from..to).step_by(TILE_COLUMNS).enumerate() {
                         let j = j..(j + TILE_COLUMNS).min(to);
                         for (q, i) in block.clone().step_by(TILE_ROWS).enumerate() {
                             let i = i..(i + TILE_ROWS).min(block.end);
                             let own = Own::read(&own, i.clone(), j.clone(), mantissa);
-                            tile(&own, (&w.left, q), (&w.right, p), offset, &mut sums);
+                            tile(&own, (&w.left, q), (&w.right, p), j.len(), offset, &mut sums);
                             store(i, j.clone(), &sums, start > 0);
                         }
                     }
@@ -236,6 +234,9 @@ multiversion! { pam
     }
 }
 
+/// The forms ask for these of the gradient's panels; which form it is depends on each tile.
+const EXTRAS: Extras = Extras { data: true, floors: true, ceilings: false, masks: false };
+
 /// Which micro-kernel is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
@@ -264,20 +265,20 @@ fn tile(
     own: &Own,
     (left, q): (&LeftPanel, usize),
     (right, p): (&RightPanel, usize),
+    width: usize,
     offset: Offset,
     out: &mut Tile,
 ) {
-    let panel = q * left.depth * TILE_ROWS..(q + 1) * left.depth * TILE_ROWS;
     let b = right.panel(p);
     let form = form(own, left.facts[q], right.facts[p], offset);
     #[cfg(target_arch = "x86_64")]
     if form != Form::Special && crate::x86::available() {
         let mut raises = Raises([0; TILE_ROWS * TILE_COLUMNS]);
         raise(&own.values, offset, &mut raises.0);
-        let floors = (form == Form::Compare).then(|| &left.floors[panel.clone()]);
-        return crate::x86::grad_tile(&raises, &left.sums[panel], floors, b, out);
+        let floors = (form == Form::Compare).then(|| left.floors(q));
+        return crate::x86::grad_tile(&raises, (left.sums(q), floors), b, width, out);
     }
-    special(&own.values, &left.data[panel], b, offset, out);
+    special(&own.values, left.data(q), b, offset, out);
 }
 
 multiversion! { pam

@@ -17,6 +17,7 @@
 
 mod columns;
 mod conv;
+mod facts;
 mod grad;
 pub(crate) mod pack;
 mod rows;
@@ -29,11 +30,13 @@ use crate::Pool;
 use crate::pa::Offset;
 use columns::{Columns, Strided};
 #[cfg(target_arch = "x86_64")]
+pub(crate) use facts::Form;
+#[cfg(target_arch = "x86_64")]
 pub(crate) use grad::Raises;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use pack::{Form, LeftPanel, RightPanel};
+pub(crate) use pack::{LeftPanel, RightPanel};
 use serial::{Left, Out, serial};
-pub(crate) use serial::{TILE_COLUMNS, TILE_ROWS};
+pub(crate) use serial::{TILE_COLUMNS, TILE_ROWS, Tile};
 
 /// The length of the chunks of a sum, part of the numerics.
 pub const K_CHUNK: usize = 256;

@@ -1,66 +1,19 @@
-//! Packing operands into panels, and what the panels hold.
+//! Packing operands into panels.
 //!
 //! A panel keeps a chunk of k in the order in which a register tile reads it. While packing, the
 //! extremes of the magnitudes are gathered; from those of two panels follows which micro-kernel is
-//! exact for them.
+//! exact for them, and what else of the left operand it reads.
 
-use super::columns::Columns;
+use super::columns::{Columns, interleave};
+use super::facts::{Facts, Form, gather};
 use super::serial::{Left, TILE_COLUMNS, TILE_ROWS};
+use crate::isa::{Isa, isa};
 use crate::pa::{BIAS, INF, MAGNITUDE, MIN, Offset, round_mantissa};
 use crate::simd::multiversion;
-use std::ops::Range;
+use std::ops::{Neg, Range};
 
 /// Numbers in a cache line.
 const LINE: usize = 16;
-
-/// What the magnitudes of a panel are like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Facts {
-    /// The smallest that is not zero; subnormals count as zeros.
-    pub smallest: u32,
-    /// The largest.
-    pub largest: u32,
-    /// Whether there are zeros.
-    pub zero: bool,
-}
-
-/// Which micro-kernel is exact for two panels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// Neither zeros nor underflow nor overflow.
-    Raw,
-    /// Zeros, neither underflow nor overflow.
-    Zeros {
-        /// In the left operand.
-        left: bool,
-        /// In the right operand.
-        right: bool,
-    },
-    /// Zeros or underflow, no overflow.
-    Compare,
-    /// All finite numbers.
-    Full,
-    /// Infinities or NaNs.
-    Special,
-}
-
-impl Form {
-    pub(crate) fn of(a: Facts, b: Facts, offset: Offset) -> Form {
-        let bias = u64::from(BIAS.wrapping_sub(offset as u32));
-        if a.largest >= INF || b.largest >= INF {
-            return Form::Special;
-        }
-        if u64::from(a.largest) + u64::from(b.largest) >= bias + u64::from(INF) {
-            return Form::Full;
-        }
-        let underflow = u64::from(a.smallest) + u64::from(b.smallest) < bias + u64::from(MIN);
-        match (a.zero, b.zero) {
-            _ if underflow => Form::Compare,
-            (false, false) => Form::Raw,
-            (left, right) => Form::Zeros { left, right },
-        }
-    }
-}
 
 /// Panels of the right operand: `[panel][k][TILE_COLUMNS]`, missing columns filled with ones.
 #[derive(Default)]
@@ -68,15 +21,32 @@ pub(crate) struct RightPanel {
     data: Vec<f32>,
     /// Where the panels begin: at a cache line, since vectors that straddle two cost twice.
     start: usize,
+    masks: Vec<i32>,
     pub facts: Vec<Facts>,
-    pub depth: usize,
+    depth: usize,
 }
 
 impl RightPanel {
     /// Panel `p`.
     pub(crate) fn panel(&self, p: usize) -> &[f32] {
+        &self.data[self.start..][self.place(p)]
+    }
+
+    /// All bits for a number, none for a zero, in a panel that has zeros. AVX2 reads them from memory, as
+    /// it has no registers for them.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn masks(&self, p: usize) -> &[i32] {
+        &self.masks[self.place(p)]
+    }
+
+    fn place(&self, p: usize) -> Range<usize> {
         let size = self.depth * TILE_COLUMNS;
-        &self.data[self.start + p * size..][..size]
+        p * size..(p + 1) * size
+    }
+
+    /// What all panels together are like.
+    pub(crate) fn all(&self) -> Facts {
+        self.facts.iter().copied().reduce(Facts::and).unwrap_or_default()
     }
 
     pub(crate) fn pack(
@@ -93,7 +63,8 @@ impl RightPanel {
         self.start = self.data.as_ptr().align_offset(4 * LINE).min(LINE);
         self.facts.clear();
         let data = &mut self.data[self.start..][..panels * size];
-        for (panel, j) in data.chunks_exact_mut(size).zip(n.clone().step_by(TILE_COLUMNS)) {
+        let columns = n.clone().step_by(TILE_COLUMNS);
+        for (p, (panel, j)) in data.chunks_exact_mut(size).zip(columns).enumerate() {
             let width = TILE_COLUMNS.min(n.end - j);
             source.copy(k.clone(), j..j + width, TILE_COLUMNS, panel);
             if width < TILE_COLUMNS {
@@ -106,53 +77,56 @@ impl RightPanel {
             let mut facts = Facts::default();
             gather(panel, &mut facts);
             self.facts.push(facts);
+            if facts.zero && isa() == Isa::Avx2 {
+                self.masks.resize(panels * size, 0);
+                masks(panel, &mut self.masks[p * size..][..size]);
+            }
         }
     }
 }
 
 multiversion! { pam
-    /// Gathers what a panel holds.
-    fn gather(values: &[f32], facts: &mut Facts) {
-        // Sixteen of each side by side, so that the loop vectorises. Zeros wrap to large numbers.
-        let (mut smallest, mut least, mut most) = ([INF; 16], [INF; 16], [0; 16]);
-        let mut add = |lane: usize, x: f32| {
-            let m = x.to_bits() & MAGNITUDE;
-            smallest[lane] = smallest[lane].min(m.wrapping_sub(MIN));
-            least[lane] = least[lane].min(m);
-            most[lane] = most[lane].max(m);
-        };
-        let chunks = values.chunks_exact(16);
-        chunks.remainder().iter().for_each(|&x| add(0, x));
-        for chunk in chunks {
-            (0..16).for_each(|lane| add(lane, chunk[lane]));
-        }
-        *facts = Facts {
-            smallest: smallest.into_iter().fold(INF - MIN, u32::min) + MIN,
-            largest: most.into_iter().fold(0, u32::max),
-            zero: least.into_iter().fold(INF, u32::min) < MIN,
-        };
-    }
-}
-
-multiversion! { pam
-    /// What is added to the right operand's bits, and the magnitude which those must reach.
-    fn prepare(values: &[f32], bias: u32, sums: &mut [i32], floors: &mut [i32], masks: &mut [u16]) {
-        for (((x, sum), floor), mask) in values.iter().zip(sums).zip(floors).zip(masks) {
-            let m = x.to_bits() & MAGNITUDE;
+    /// What is added to the right operand's bits.
+    fn sums(values: &[f32], bias: u32, sums: &mut [i32]) {
+        for (x, sum) in values.iter().zip(sums) {
             *sum = x.to_bits().wrapping_sub(bias) as i32;
+        }
+    }
+}
+
+multiversion! { pam
+    /// The magnitudes which the right operand must reach.
+    fn floors(values: &[f32], bias: u32, floors: &mut [i32]) {
+        for (x, floor) in values.iter().zip(floors) {
+            let m = x.to_bits() & MAGNITUDE;
             let reach = (bias + MIN).saturating_sub(m).max(MIN) as i32;
             *floor = if m < MIN { i32::MAX } else { reach };
-            *mask = if m < MIN { 0 } else { u16::MAX };
         }
     }
 }
 
 multiversion! { pam
-    /// The magnitudes from which products overflow, for numbers one of which can make that happen.
-    fn limit(values: &[f32], bias: u32, ceilings: &mut [i32]) {
+    /// The magnitudes from which products overflow.
+    fn ceilings(values: &[f32], bias: u32, ceilings: &mut [i32]) {
         for (x, ceiling) in values.iter().zip(ceilings) {
             let m = x.to_bits() & MAGNITUDE;
             *ceiling = (bias + INF).wrapping_sub(m).min(i32::MAX as u32) as i32;
+        }
+    }
+}
+
+/// An integer of which all bits are set by negating one.
+pub(crate) trait Mask: From<bool> + Neg<Output = Self> {}
+
+impl Mask for i16 {}
+
+impl Mask for i32 {}
+
+multiversion! { pam
+    /// All bits for a number, none for a zero.
+    fn masks<M: Mask>(values: &[f32], masks: &mut [M]) {
+        for (x, mask) in values.iter().zip(masks) {
+            *mask = -M::from(x.to_bits() & MAGNITUDE >= MIN);
         }
     }
 }
@@ -163,77 +137,130 @@ multiversion! { pam
     }
 }
 
-/// Panels of the left operand: `[panel][k][TILE_ROWS]`, missing rows filled with ones.
+/// What a micro-kernel reads of the left operand besides the sums.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extras {
+    /// The numbers.
+    pub data: bool,
+    /// The least magnitudes of the right operand.
+    pub floors: bool,
+    /// The magnitudes from which products overflow.
+    pub ceilings: bool,
+    /// Which are zeros.
+    pub masks: bool,
+}
+
+impl Extras {
+    /// What products need of a panel with these facts, if the right operand's panels, taken together, ask
+    /// for this form. A single one of them may ask for a cheaper form.
+    pub(crate) fn of(form: Form, facts: Facts) -> Extras {
+        Extras {
+            data: form == Form::Special,
+            floors: form >= Form::Zeros { left: true, right: true },
+            ceilings: form >= Form::Full,
+            masks: facts.zero,
+        }
+    }
+}
+
+/// Panels of the left operand: `[panel][k][TILE_ROWS]`, missing rows filled with ones. What the
+/// micro-kernels do not need is not there.
 #[derive(Default)]
 pub(crate) struct LeftPanel {
-    /// The numbers, for special values.
-    pub data: Vec<f32>,
-    /// Bit patterns less the bias: what is added to those of the right operand.
-    pub sums: Vec<i32>,
-    /// The magnitude that the right operand must reach for a product that is not zero.
-    pub floors: Vec<i32>,
-    /// The magnitude of the right operand from which a product overflows.
-    pub ceilings: Vec<i32>,
-    /// All bits for a number, none for a zero.
-    pub masks: Vec<u16>,
+    /// The numbers of the panel that is being packed.
+    panel: Vec<f32>,
+    data: Vec<f32>,
+    sums: Vec<i32>,
+    floors: Vec<i32>,
+    ceilings: Vec<i32>,
+    masks: Vec<i16>,
     pub facts: Vec<Facts>,
-    pub depth: usize,
+    depth: usize,
 }
 
 impl LeftPanel {
+    fn place(&self, q: usize) -> Range<usize> {
+        let size = self.depth * TILE_ROWS;
+        q * size..(q + 1) * size
+    }
+
+    /// The numbers of panel `q`, for special values.
+    pub(crate) fn data(&self, q: usize) -> &[f32] {
+        &self.data[self.place(q)]
+    }
+
+    /// Bit patterns less the bias: what is added to those of the right operand.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn sums(&self, q: usize) -> &[i32] {
+        &self.sums[self.place(q)]
+    }
+
+    /// The magnitude that the right operand must reach for a product that is not zero.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn floors(&self, q: usize) -> &[i32] {
+        &self.floors[self.place(q)]
+    }
+
+    /// The magnitude of the right operand from which a product overflows.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn ceilings(&self, q: usize) -> &[i32] {
+        &self.ceilings[self.place(q)]
+    }
+
+    /// All bits for a number, none for a zero.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn masks(&self, q: usize) -> &[i16] {
+        &self.masks[self.place(q)]
+    }
+
     pub(crate) fn pack(
         &mut self,
         left: Left<'_>,
         rows: Range<usize>,
         k: Range<usize>,
-        mantissa: u32,
-        offset: Offset,
+        (offset, mantissa): (Offset, u32),
+        extras: impl Fn(Facts) -> Extras,
     ) {
         self.depth = k.len();
         let size = self.depth * TILE_ROWS;
         let panels = rows.len().div_ceil(TILE_ROWS);
-        self.data.resize(panels * size, 0.0);
+        self.panel.resize(size, 0.0);
         self.sums.resize(panels * size, 0);
-        self.floors.resize(panels * size, 0);
-        self.masks.resize(panels * size, 0);
-        self.ceilings.resize(panels * size, 0);
         self.facts.clear();
         let bias = BIAS.wrapping_sub(offset as u32);
-        for (p, first) in rows.clone().step_by(TILE_ROWS).enumerate() {
+        for (q, first) in rows.clone().step_by(TILE_ROWS).enumerate() {
             let height = TILE_ROWS.min(rows.end - first);
-            let panel = &mut self.data[p * size..][..size];
+            let panel = &mut self.panel;
             if height < TILE_ROWS {
                 panel.fill(1.0);
             }
             let from = left.offset + first * left.row + k.start * left.col;
-            if left.row == 1 && height == TILE_ROWS {
-                // A transposed operand lies as the panel does.
-                for (i, places) in panel.chunks_exact_mut(TILE_ROWS).enumerate() {
-                    places.copy_from_slice(&left.data[from + i * left.col..][..TILE_ROWS]);
-                }
-            } else {
-                for r in 0..height {
-                    let values = &left.data[from + r * left.row..];
-                    let places = panel.iter_mut().skip(r).step_by(TILE_ROWS);
-                    match left.col {
-                        0 => places.for_each(|y| *y = values[0]),
-                        1 => places.zip(values).for_each(|(y, x)| *y = *x),
-                        col => places.zip(values.iter().step_by(col)).for_each(|(y, x)| *y = *x),
-                    }
-                }
-            }
+            let strides = [left.row, left.col];
+            interleave(&left.data[from..], strides, [height, k.len()], TILE_ROWS, panel);
             if mantissa < 23 {
                 narrow(panel, mantissa);
             }
             let mut facts = Facts::default();
             gather(panel, &mut facts);
             self.facts.push(facts);
-            let sums = &mut self.sums[p * size..][..size];
-            let floors = &mut self.floors[p * size..][..size];
-            let masks = &mut self.masks[p * size..][..size];
-            prepare(panel, bias, sums, floors, masks);
-            if facts.largest > bias {
-                limit(panel, bias, &mut self.ceilings[p * size..][..size]);
+            let place = q * size..(q + 1) * size;
+            sums(panel, bias, &mut self.sums[place.clone()]);
+            let extras = extras(facts);
+            if extras.floors {
+                self.floors.resize(panels * size, 0);
+                floors(panel, bias, &mut self.floors[place.clone()]);
+            }
+            if extras.ceilings {
+                self.ceilings.resize(panels * size, 0);
+                ceilings(panel, bias, &mut self.ceilings[place.clone()]);
+            }
+            if extras.masks {
+                self.masks.resize(panels * size, 0);
+                masks(panel, &mut self.masks[place.clone()]);
+            }
+            if extras.data {
+                self.data.resize(panels * size, 0.0);
+                self.data[place].copy_from_slice(panel);
             }
         }
     }

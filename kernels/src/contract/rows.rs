@@ -2,7 +2,8 @@
 
 use super::K_CHUNK;
 use super::columns::Columns;
-use super::pack::{Facts, Form, gather, narrow};
+use super::facts::{Facts, Form, gather};
+use super::pack::narrow;
 use super::serial::{Left, Out};
 use crate::function;
 use crate::pa::{BIAS, Offset};

@@ -1,8 +1,10 @@
 //! One block of a product on one thread.
 
 use super::columns::Columns;
-use super::pack::{LeftPanel, RightPanel};
+use super::facts::Form;
+use super::pack::{Extras, LeftPanel, RightPanel};
 use super::{Arithmetic, K_CHUNK, rows};
+use crate::pa::Offset;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -17,6 +19,9 @@ pub(crate) const BLOCK_COLUMNS: usize = 2048;
 pub(crate) const BLOCK_ROWS: usize = 20 * TILE_ROWS;
 /// Rows below which tiles waste more than they gain.
 const FEW_ROWS: usize = 4;
+
+/// The sums of a register tile.
+pub(crate) type Tile = [f32; TILE_ROWS * TILE_COLUMNS];
 
 /// The left operand: a strided `[m, k]` matrix.
 #[derive(Clone, Copy)]
@@ -205,27 +210,30 @@ fn tiled(
     left: Left<'_>,
     right: &impl Columns,
     out: Out,
-    (offset, mantissa): (crate::pa::Offset, u32),
+    numbers: (Offset, u32),
 ) {
-    let mut tile = [0f32; TILE_ROWS * TILE_COLUMNS];
+    let (offset, mantissa) = numbers;
+    let mut tile = [0.0; TILE_ROWS * TILE_COLUMNS];
     let mut from = columns.start;
     while from < columns.end {
         let to = (from + BLOCK_COLUMNS).min(columns.end);
         for start in (0..k).step_by(K_CHUNK) {
             let chunk = start..(start + K_CHUNK).min(k);
             w.right.pack(right, chunk.clone(), from..to, mantissa);
+            let all = w.right.all();
             for row in (0..m).step_by(BLOCK_ROWS) {
                 let rows = row..(row + BLOCK_ROWS).min(m);
-                w.left.pack(left, rows.clone(), chunk.clone(), mantissa, offset);
+                w.left.pack(left, rows.clone(), chunk.clone(), numbers, |facts| {
+                    Extras::of(Form::of(facts, all, offset), facts)
+                });
                 for (p, j) in (from..to).step_by(TILE_COLUMNS).enumerate() {
                     let width = TILE_COLUMNS.min(to - j);
                     for (q, i) in rows.clone().step_by(TILE_ROWS).enumerate() {
-                        let height = TILE_ROWS.min(rows.end - i);
+                        let rows = i..(i + TILE_ROWS).min(rows.end);
                         if start > 0 {
-                            out.fetch(i..i + height, j);
+                            out.fetch(rows.clone(), j);
                         }
-                        crate::x86::tile(&w.left, q, &w.right, p, offset, &mut tile);
-                        let rows = i..i + height;
+                        crate::x86::tile((&w.left, q), (&w.right, p), width, offset, &mut tile);
                         // SAFETY: the caller hands over these rows and columns.
                         unsafe { out.store_rows(rows, j, &tile, TILE_COLUMNS, width, start > 0) };
                     }

@@ -1,19 +1,18 @@
-//! AVX2 micro-kernels: a tile of 12 by 32 sums as four quarters of 6 by 16, which fit the registers.
+//! AVX2 micro-kernels: a tile of 12 by 32 sums as four quarters of 6 by 16, which fit the registers; two of
+//! them where half of the columns are wanted, as `H` says.
 //!
 //! The panels are those of the AVX-512 forms; a quarter reads every second half of their rows, from the
 //! first-level cache. What may not be added is masked to +0, which changes no sum, since none is −0.
 
 #![allow(clippy::wildcard_imports, reason = "the intrinsics are named one by one below")]
 
-use crate::contract::{Raises, TILE_COLUMNS, TILE_ROWS};
+use crate::contract::{Raises, TILE_COLUMNS, TILE_ROWS, Tile};
 use std::arch::x86_64::*;
-
-type Tile = [f32; TILE_ROWS * TILE_COLUMNS];
 
 const ROWS: usize = TILE_ROWS / 2;
 const COLUMNS: usize = TILE_COLUMNS / 2;
-/// First row and column of each quarter.
-const QUARTERS: [(usize, usize); 4] = [(0, 0), (0, COLUMNS), (ROWS, 0), (ROWS, COLUMNS)];
+/// First row and column of each quarter; the first two have the left half of the columns.
+const QUARTERS: [(usize, usize); 4] = [(0, 0), (ROWS, 0), (0, COLUMNS), (ROWS, COLUMNS)];
 
 const MAGNITUDE: i32 = 0x7FFF_FFFF;
 const MIN: i32 = 0x0080_0000;
@@ -32,7 +31,7 @@ macro_rules! kernel {
         /// The processor must have AVX2.
         #[target_feature(enable = "avx2")]
         #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
-        pub(crate) unsafe fn $name(
+        pub(crate) unsafe fn $name<const H: usize>(
             sums: &[i32],
             $($arg: $t,)*
             right: &[f32],
@@ -40,7 +39,7 @@ macro_rules! kernel {
         ) {
             let depth = right.len() / TILE_COLUMNS;
             debug_assert_eq!(sums.len(), depth * TILE_ROWS);
-            for (top, left) in QUARTERS {
+            for &(top, left) in &QUARTERS[..2 * H] {
                 let mut acc = [[_mm256_setzero_ps(); 2]; ROWS];
                 for k in 0..depth {
                     // SAFETY: the panel holds `depth` rows of 32 numbers.
@@ -75,11 +74,20 @@ kernel! {
 }
 
 kernel! {
-    /// Sums of products that may be zero because of the left operand, of whose zeros `masks` tells. There
-    /// is no such form for the right one: its masks would not fit the registers.
-    masked(masks: &[u16]) |at, sum, b, _place| {
+    /// Sums of products that may be zero because of the left operand, of whose zeros `masks` tells.
+    masked(masks: &[i16]) |at, sum, b, _place| {
         // SAFETY: `masks` is as long as `sums`.
-        let mask = _mm256_set1_epi16(unsafe { *masks.get_unchecked(at) } as i16);
+        let mask = _mm256_set1_epi16(unsafe { *masks.get_unchecked(at) });
+        _mm256_and_si256(_mm256_add_epi32(sum, b), mask)
+    }
+}
+
+kernel! {
+    /// Sums of products that may be zero because of the right operand.
+    masked_right(masks: &[i32]) |at, sum, b, place| {
+        let lane = at / TILE_ROWS * TILE_COLUMNS + place % TILE_COLUMNS;
+        // SAFETY: `masks` is as long as `right`.
+        let mask = unsafe { _mm256_loadu_si256(masks.as_ptr().add(lane).cast()) };
         _mm256_and_si256(_mm256_add_epi32(sum, b), mask)
     }
 }

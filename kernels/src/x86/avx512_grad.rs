@@ -1,12 +1,12 @@
 //! AVX-512 micro-kernels of the exact derivatives: a tile of 12 by 32 sums in registers, the
-//! mantissas of the operand by which the derivative is taken in the first-level cache.
+//! mantissas of the operand by which the derivative is taken in the first-level cache. `H` is how many halves of
+//! its columns are wanted.
 
 #![allow(clippy::wildcard_imports, reason = "the intrinsics are named one by one below")]
 
-use crate::contract::{Raises, TILE_COLUMNS, TILE_ROWS};
+use super::avx512::{add_where, load, store, unrolled};
+use crate::contract::{Raises, TILE_COLUMNS, TILE_ROWS, Tile};
 use std::arch::x86_64::*;
-
-type Tile = [f32; TILE_ROWS * TILE_COLUMNS];
 
 const MAGNITUDE: i32 = 0x7FFF_FFFF;
 const EXPONENT: i32 = !0x007F_FFFF;
@@ -18,14 +18,20 @@ const EXPONENT: i32 = !0x007F_FFFF;
 /// The processor must have AVX-512F.
 #[target_feature(enable = "avx512f")]
 #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
-pub(crate) unsafe fn raw(raises: &Raises, sums: &[i32], right: &[f32], out: &mut Tile) {
-    let mut acc = [[_mm512_setzero_ps(); 2]; TILE_ROWS];
+pub(crate) unsafe fn raw<const H: usize>(
+    raises: &Raises,
+    sums: &[i32],
+    right: &[f32],
+    out: &mut Tile,
+) {
+    let mut acc = [[_mm512_setzero_ps(); H]; TILE_ROWS];
     let slope = _mm512_set1_epi32(EXPONENT);
     for (sums, b) in sums.as_chunks::<TILE_ROWS>().0.iter().zip(right.as_chunks::<32>().0) {
-        let b = load(b);
+        // SAFETY: 32 numbers are two vectors.
+        let b = unsafe { load::<H>(b.as_ptr()) };
         for row in 0..TILE_ROWS {
             let delta = _mm512_set1_epi32(sums[row]);
-            for half in 0..2 {
+            for half in 0..H {
                 let raise = raised(raises, row, half);
                 let s = _mm512_and_si512(_mm512_add_epi32(b[half], raise), slope);
                 let product = _mm512_castsi512_ps(_mm512_add_epi32(s, delta));
@@ -33,7 +39,7 @@ pub(crate) unsafe fn raw(raises: &Raises, sums: &[i32], right: &[f32], out: &mut
             }
         }
     }
-    store(&acc, out);
+    store(&acc, 0, out);
 }
 
 /// The same with zeros and underflow.
@@ -42,65 +48,49 @@ pub(crate) unsafe fn raw(raises: &Raises, sums: &[i32], right: &[f32], out: &mut
 /// The processor must have AVX-512F.
 #[target_feature(enable = "avx512f")]
 #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
-pub(crate) unsafe fn compare(
+pub(crate) unsafe fn compare<const H: usize>(
     raises: &Raises,
     sums: &[i32],
     floors: &[i32],
     right: &[f32],
     out: &mut Tile,
 ) {
-    let mut acc = [[_mm512_setzero_ps(); 2]; TILE_ROWS];
     let slope = _mm512_set1_epi32(EXPONENT);
     let mask = _mm512_set1_epi32(MAGNITUDE);
-    let left = sums.as_chunks::<TILE_ROWS>().0.iter().zip(floors.as_chunks::<TILE_ROWS>().0);
-    for ((sums, floors), b) in left.zip(right.as_chunks::<32>().0) {
-        let b = load(b);
-        let size = b.map(|b| _mm512_and_si512(b, mask));
-        let sign = b.map(|b| _mm512_andnot_si512(mask, b));
-        let normal = size.map(|m| _mm512_cmpge_epi32_mask(m, _mm512_set1_epi32(0x0080_0000)));
-        for row in 0..TILE_ROWS {
-            let delta = _mm512_set1_epi32(sums[row]);
-            let floor = _mm512_set1_epi32(floors[row]);
-            for half in 0..2 {
-                let raise = raised(raises, row, half);
-                // Negative where the slope underflows far, and then below every floor.
-                let s = _mm512_and_si512(_mm512_add_epi32(size[half], raise), slope);
-                let lives = _mm512_mask_cmpge_epi32_mask(normal[half], s, floor);
-                let product = _mm512_xor_si512(_mm512_add_epi32(s, delta), sign[half]);
-                let product = _mm512_castsi512_ps(product);
-                acc[row][half] = _mm512_mask_add_ps(acc[row][half], lives, acc[row][half], product);
-            }
+    // The registers do not hold more rows.
+    for top in [0, TILE_ROWS / 2] {
+        let mut acc = [[_mm512_setzero_ps(); H]; TILE_ROWS / 2];
+        let left = sums.as_chunks::<TILE_ROWS>().0.iter().zip(floors.as_chunks::<TILE_ROWS>().0);
+        for ((sums, floors), b) in left.zip(right.as_chunks::<32>().0) {
+            // SAFETY: 32 numbers are two vectors.
+            let b = unsafe { load::<H>(b.as_ptr()) };
+            let size = b.map(|b| _mm512_and_si512(b, mask));
+            let sign = b.map(|b| _mm512_andnot_si512(mask, b));
+            let normal = size.map(|m| _mm512_cmpge_epi32_mask(m, _mm512_set1_epi32(0x0080_0000)));
+            unrolled!(row in [0 1 2 3 4 5] {
+                // SAFETY: there are twelve of each.
+                let [delta, floor] = unsafe {
+                    [sums, floors].map(|x| _mm512_set1_epi32(*x.get_unchecked(top + row)))
+                };
+                for half in 0..H {
+                    let raise = raised(raises, top + row, half);
+                    // Negative where the slope underflows far, and then below every floor.
+                    let s = _mm512_and_si512(_mm512_add_epi32(size[half], raise), slope);
+                    let lives = _mm512_mask_cmpge_epi32_mask(normal[half], s, floor);
+                    let product = _mm512_xor_si512(_mm512_add_epi32(s, delta), sign[half]);
+                    let product = _mm512_castsi512_ps(product);
+                    acc[row][half] = add_where(acc[row][half], lives, product);
+                }
+            });
         }
-    }
-    store(&acc, out);
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(b: &[f32; TILE_COLUMNS]) -> [__m512i; 2] {
-    // SAFETY: 32 numbers are two vectors.
-    unsafe {
-        let at = b.as_ptr().cast::<__m512i>();
-        [_mm512_loadu_si512(at), _mm512_loadu_si512(at.add(1))]
+        store(&acc, top, out);
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn raised(raises: &Raises, row: usize, half: usize) -> __m512i {
-    let at = &raises.0[row * TILE_COLUMNS + half * 16..][..16];
-    // SAFETY: the slice holds 16 numbers.
-    unsafe { _mm512_loadu_si512(at.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store(acc: &[[__m512; 2]; TILE_ROWS], out: &mut Tile) {
-    for (acc, out) in acc.iter().zip(out.as_chunks_mut::<TILE_COLUMNS>().0) {
-        // SAFETY: a row of the tile is two vectors.
-        unsafe {
-            _mm512_storeu_ps(out.as_mut_ptr(), acc[0]);
-            _mm512_storeu_ps(out.as_mut_ptr().add(16), acc[1]);
-        }
-    }
+    debug_assert!(row < TILE_ROWS && half < 2);
+    // SAFETY: a row of the tile is two vectors.
+    unsafe { _mm512_loadu_si512(raises.0.as_ptr().add(row * TILE_COLUMNS + half * 16).cast()) }
 }

@@ -5,7 +5,7 @@ mod avx2;
 mod avx512;
 mod avx512_grad;
 
-use crate::contract::{Form, LeftPanel, Raises, RightPanel, TILE_COLUMNS, TILE_ROWS};
+use crate::contract::{Form, LeftPanel, Raises, RightPanel, TILE_COLUMNS, TILE_ROWS, Tile};
 use crate::isa::{Isa, isa};
 use crate::pa::{self, Offset};
 use crate::simd::multiversion;
@@ -15,55 +15,73 @@ pub(crate) fn available() -> bool {
     isa() >= Isa::Avx2
 }
 
-/// One register tile: panel `q` of the left operand times panel `p` of the right one. The callers have
-/// asked [`available`].
+/// One register tile: panel `q` of the left operand times panel `p` of the right one, of which the first
+/// `width` columns are wanted. The callers have asked [`available`].
 pub(crate) fn tile(
-    left: &LeftPanel,
-    q: usize,
-    right: &RightPanel,
-    p: usize,
+    left: (&LeftPanel, usize),
+    right: (&RightPanel, usize),
+    width: usize,
     offset: Offset,
-    out: &mut [f32; TILE_ROWS * TILE_COLUMNS],
+    out: &mut Tile,
 ) {
-    let depth = left.depth;
+    if width > TILE_COLUMNS / 2 {
+        halves::<2>(left, right, offset, out);
+    } else {
+        halves::<1>(left, right, offset, out);
+    }
+}
+
+fn halves<const H: usize>(
+    (left, q): (&LeftPanel, usize),
+    (right, p): (&RightPanel, usize),
+    offset: Offset,
+    out: &mut Tile,
+) {
     let b = right.panel(p);
-    let panel = q * depth * TILE_ROWS..(q + 1) * depth * TILE_ROWS;
-    let sums = &left.sums[panel.clone()];
-    let floors = &left.floors[panel.clone()];
-    let masks = &left.masks[panel.clone()];
-    let ceilings = &left.ceilings[panel.clone()];
     let form = Form::of(left.facts[q], right.facts[p], offset);
     if form == Form::Special {
-        return special(&left.data[panel], b, offset, out);
+        return special(left.data(q), b, offset, out);
     }
+    let sums = left.sums(q);
+    let (floors, ceilings) = (|| left.floors(q), || left.ceilings(q));
+    let masks = || left.masks(q);
     // SAFETY: `isa` says what the processor has, and there is AVX2 at least.
     unsafe {
         match (form, isa() == Isa::Avx512) {
-            (Form::Raw, true) => avx512::raw(sums, b, out),
-            (Form::Raw, false) => avx2::raw(sums, b, out),
+            (Form::Raw, true) => avx512::raw::<H>(sums, b, out),
+            (Form::Raw, false) => avx2::raw::<H>(sums, b, out),
             (Form::Zeros { left: true, right: true }, true) => {
-                avx512::masked::<true, true>(sums, masks, b, out);
+                avx512::masked::<H, true, true>(sums, masks(), b, out);
             }
-            (Form::Zeros { left: true, .. }, true) => {
-                avx512::masked::<true, false>(sums, masks, b, out);
+            (Form::Zeros { left: true, right: false }, true) => {
+                avx512::masked::<H, true, false>(sums, masks(), b, out);
             }
             (Form::Zeros { left: true, right: false }, false) => {
-                avx2::masked(sums, masks, b, out);
+                avx2::masked::<H>(sums, masks(), b, out);
             }
             (Form::Zeros { left: false, .. }, true) => {
-                avx512::masked::<false, true>(sums, masks, b, out);
+                avx512::masked::<H, false, true>(sums, &[], b, out);
             }
-            (Form::Compare, true) => avx512::compare(sums, floors, b, out),
-            (Form::Zeros { .. } | Form::Compare, false) => avx2::compare(sums, floors, b, out),
-            (Form::Full | Form::Special, true) => avx512::full(sums, floors, ceilings, b, out),
-            (Form::Full | Form::Special, false) => avx2::full(sums, floors, ceilings, b, out),
+            (Form::Zeros { left: false, .. }, false) => {
+                avx2::masked_right::<H>(sums, right.masks(p), b, out);
+            }
+            (Form::Compare, true) => avx512::compare::<H>(sums, floors(), b, out),
+            (Form::Zeros { .. } | Form::Compare, false) => {
+                avx2::compare::<H>(sums, floors(), b, out)
+            }
+            (Form::Full | Form::Special, true) => {
+                avx512::full::<H>(sums, floors(), ceilings(), b, out);
+            }
+            (Form::Full | Form::Special, false) => {
+                avx2::full::<H>(sums, floors(), ceilings(), b, out)
+            }
         }
     }
 }
 
 multiversion! { pam
     /// The specification itself, for panels with infinities and NaNs.
-    fn special(a: &[f32], b: &[f32], offset: Offset, out: &mut [f32; TILE_ROWS * TILE_COLUMNS]) {
+    fn special(a: &[f32], b: &[f32], offset: Offset, out: &mut Tile) {
         out.fill(0.0);
         for (a, b) in a.chunks_exact(TILE_ROWS).zip(b.chunks_exact(TILE_COLUMNS)) {
             for (&a, out) in a.iter().zip(out.chunks_exact_mut(TILE_COLUMNS)) {
@@ -73,22 +91,36 @@ multiversion! { pam
     }
 }
 
-/// One register tile of an exact derivative; `floors` are needed where there are zeros or underflow.
+/// One register tile of an exact derivative, of which the first `width` columns are wanted; `floors` are
+/// needed where there are zeros or underflow.
 /// The callers have asked [`available`].
 pub(crate) fn grad_tile(
     raises: &Raises,
-    sums: &[i32],
-    floors: Option<&[i32]>,
+    (sums, floors): (&[i32], Option<&[i32]>),
     right: &[f32],
-    out: &mut [f32; TILE_ROWS * TILE_COLUMNS],
+    width: usize,
+    out: &mut Tile,
+) {
+    if width > TILE_COLUMNS / 2 {
+        grad_halves::<2>(raises, (sums, floors), right, out);
+    } else {
+        grad_halves::<1>(raises, (sums, floors), right, out);
+    }
+}
+
+fn grad_halves<const H: usize>(
+    raises: &Raises,
+    (sums, floors): (&[i32], Option<&[i32]>),
+    right: &[f32],
+    out: &mut Tile,
 ) {
     // SAFETY: `isa` says what the processor has, and there is AVX2 at least.
     unsafe {
         match (floors, isa() == Isa::Avx512) {
-            (None, true) => avx512_grad::raw(raises, sums, right, out),
-            (None, false) => avx2::grad_raw(sums, raises, right, out),
-            (Some(floors), true) => avx512_grad::compare(raises, sums, floors, right, out),
-            (Some(floors), false) => avx2::grad_compare(sums, raises, floors, right, out),
+            (None, true) => avx512_grad::raw::<H>(raises, sums, right, out),
+            (None, false) => avx2::grad_raw::<H>(sums, raises, right, out),
+            (Some(floors), true) => avx512_grad::compare::<H>(raises, sums, floors, right, out),
+            (Some(floors), false) => avx2::grad_compare::<H>(sums, raises, floors, right, out),
         }
     }
 }

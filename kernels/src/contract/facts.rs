@@ -1,0 +1,88 @@
+//! What operands hold, and which micro-kernel is exact for them.
+
+use crate::pa::{BIAS, INF, MAGNITUDE, MIN, Offset};
+use crate::simd::multiversion;
+
+/// What the magnitudes of a panel are like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// The smallest that is not zero; subnormals count as zeros.
+    pub smallest: u32,
+    /// The largest.
+    pub largest: u32,
+    /// Whether there are zeros.
+    pub zero: bool,
+}
+
+impl Facts {
+    /// What two panels together are like.
+    pub(crate) fn and(self, other: Facts) -> Facts {
+        Facts {
+            smallest: self.smallest.min(other.smallest),
+            largest: self.largest.max(other.largest),
+            zero: self.zero || other.zero,
+        }
+    }
+}
+
+/// Which micro-kernel is exact for two panels, the cheaper ones first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Form {
+    /// Neither zeros nor underflow nor overflow.
+    Raw,
+    /// Zeros, neither underflow nor overflow.
+    Zeros {
+        /// In the left operand.
+        left: bool,
+        /// In the right operand.
+        right: bool,
+    },
+    /// Zeros or underflow, no overflow.
+    Compare,
+    /// All finite numbers.
+    Full,
+    /// Infinities or NaNs.
+    Special,
+}
+
+impl Form {
+    pub(crate) fn of(a: Facts, b: Facts, offset: Offset) -> Form {
+        let bias = u64::from(BIAS.wrapping_sub(offset as u32));
+        if a.largest >= INF || b.largest >= INF {
+            return Form::Special;
+        }
+        if u64::from(a.largest) + u64::from(b.largest) >= bias + u64::from(INF) {
+            return Form::Full;
+        }
+        let underflow = u64::from(a.smallest) + u64::from(b.smallest) < bias + u64::from(MIN);
+        match (a.zero, b.zero) {
+            _ if underflow => Form::Compare,
+            (false, false) => Form::Raw,
+            (left, right) => Form::Zeros { left, right },
+        }
+    }
+}
+
+multiversion! { pam
+    /// Gathers what a panel holds.
+    fn gather(values: &[f32], facts: &mut Facts) {
+        // Sixteen of each side by side, so that the loop vectorises. Zeros wrap to large numbers.
+        let (mut smallest, mut least, mut most) = ([INF; 16], [INF; 16], [0; 16]);
+        let mut add = |lane: usize, x: f32| {
+            let m = x.to_bits() & MAGNITUDE;
+            smallest[lane] = smallest[lane].min(m.wrapping_sub(MIN));
+            least[lane] = least[lane].min(m);
+            most[lane] = most[lane].max(m);
+        };
+        let chunks = values.chunks_exact(16);
+        chunks.remainder().iter().for_each(|&x| add(0, x));
+        for chunk in chunks {
+            (0..16).for_each(|lane| add(lane, chunk[lane]));
+        }
+        *facts = Facts {
+            smallest: smallest.into_iter().fold(INF - MIN, u32::min) + MIN,
+            largest: most.into_iter().fold(0, u32::max),
+            zero: least.into_iter().fold(INF, u32::min) < MIN,
+        };
+    }
+}
