@@ -10,7 +10,7 @@ use super::serial::{Left, TILE_COLUMNS, TILE_ROWS};
 use crate::isa::{Isa, isa};
 use crate::pa::{BIAS, INF, MAGNITUDE, MIN, Offset, round_mantissa};
 use crate::simd::multiversion;
-use std::ops::{Neg, Range};
+use std::ops::Range;
 
 /// Numbers in a cache line.
 const LINE: usize = 16;
@@ -115,18 +115,11 @@ multiversion! { pam
     }
 }
 
-/// An integer of which all bits are set by negating one.
-pub(crate) trait Mask: From<bool> + Neg<Output = Self> {}
-
-impl Mask for i16 {}
-
-impl Mask for i32 {}
-
 multiversion! { pam
     /// All bits for a number, none for a zero.
-    fn masks<M: Mask>(values: &[f32], masks: &mut [M]) {
+    fn masks(values: &[f32], masks: &mut [i32]) {
         for (x, mask) in values.iter().zip(masks) {
-            *mask = -M::from(x.to_bits() & MAGNITUDE >= MIN);
+            *mask = -i32::from(x.to_bits() & MAGNITUDE >= MIN);
         }
     }
 }
@@ -173,7 +166,7 @@ pub(crate) struct LeftPanel {
     sums: Vec<i32>,
     floors: Vec<i32>,
     ceilings: Vec<i32>,
-    masks: Vec<i16>,
+    masks: Vec<i32>,
     pub facts: Vec<Facts>,
     depth: usize,
 }
@@ -209,7 +202,7 @@ impl LeftPanel {
 
     /// All bits for a number, none for a zero.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn masks(&self, q: usize) -> &[i16] {
+    pub(crate) fn masks(&self, q: usize) -> &[i32] {
         &self.masks[self.place(q)]
     }
 

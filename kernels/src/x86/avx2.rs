@@ -6,7 +6,9 @@
 
 #![allow(clippy::wildcard_imports, reason = "the intrinsics are named one by one below")]
 
+use super::unrolled;
 use crate::contract::{Raises, TILE_COLUMNS, TILE_ROWS, Tile};
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 const ROWS: usize = TILE_ROWS / 2;
@@ -74,25 +76,6 @@ kernel! {
 }
 
 kernel! {
-    /// Sums of products that may be zero because of the left operand, of whose zeros `masks` tells.
-    masked(masks: &[i16]) |at, sum, b, _place| {
-        // SAFETY: `masks` is as long as `sums`.
-        let mask = _mm256_set1_epi16(unsafe { *masks.get_unchecked(at) });
-        _mm256_and_si256(_mm256_add_epi32(sum, b), mask)
-    }
-}
-
-kernel! {
-    /// Sums of products that may be zero because of the right operand.
-    masked_right(masks: &[i32]) |at, sum, b, place| {
-        let lane = at / TILE_ROWS * TILE_COLUMNS + place % TILE_COLUMNS;
-        // SAFETY: `masks` is as long as `right`.
-        let mask = unsafe { _mm256_loadu_si256(masks.as_ptr().add(lane).cast()) };
-        _mm256_and_si256(_mm256_add_epi32(sum, b), mask)
-    }
-}
-
-kernel! {
     /// Sums of products that may be zero or underflow.
     compare(floors: &[i32]) |at, sum, b, _place| {
         // SAFETY: `floors` is as long as `sums`.
@@ -138,6 +121,92 @@ kernel! {
         let product = _mm256_xor_si256(_mm256_add_epi32(slope, delta), sign);
         _mm256_andnot_si256(_mm256_cmpgt_epi32(floor, slope), product)
     }
+}
+
+/// Sums of products that may be zero because of the left operand, if `LEFT`, and else because of the right one.
+/// `masks` has all bits for the numbers that are not zeros.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[target_feature(enable = "avx2")]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
+pub(crate) unsafe fn masked<const H: usize, const LEFT: bool>(
+    sums: &[i32],
+    masks: &[i32],
+    right: &[f32],
+    out: &mut Tile,
+) {
+    let depth = right.len() / TILE_COLUMNS;
+    debug_assert_eq!(masks.len(), if LEFT { sums.len() } else { right.len() });
+    for &(top, left) in &QUARTERS[..2 * H] {
+        let mut acc = [[_mm256_setzero_ps(); 2]; ROWS];
+        for k in 0..depth {
+            let column = k * TILE_COLUMNS + left;
+            // SAFETY: the panel holds `depth` rows of 32 numbers.
+            let vectors = unsafe { load(right, column) };
+            unrolled!(row in [0 1 2 3 4 5] {
+                let at = k * TILE_ROWS + top + row;
+                // SAFETY: the panels hold `depth` rows of 12 and of 32 numbers, and the masks are as
+                // many as those they belong to.
+                unsafe {
+                    let sum = broadcast(sums, at);
+                    let [first, second] = &mut acc[row];
+                    if LEFT {
+                        let b = right.as_ptr().add(column);
+                        let mask = broadcast(masks, at);
+                        *first = add_left(*first, sum, b, mask);
+                        *second = add_left(*second, sum, b.add(8), mask);
+                    } else {
+                        let mask = masks.as_ptr().add(column);
+                        *first = add_right(*first, sum, vectors[0], mask);
+                        *second = add_right(*second, sum, vectors[1], mask.add(8));
+                    }
+                }
+            });
+        }
+        for (row, acc) in acc.iter().enumerate() {
+            for (half, acc) in acc.iter().enumerate() {
+                let place = (top + row) * TILE_COLUMNS + left + half * 8;
+                // SAFETY: the tile has 12 rows of 32.
+                unsafe { _mm256_storeu_ps(out.as_mut_ptr().add(place), *acc) };
+            }
+        }
+    }
+}
+
+/// `acc + ((sum + b) & mask)`, of which `b` stays in memory: the compiler would keep more in registers than
+/// there are.
+///
+/// # Safety
+/// There must be eight numbers at `b`.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn add_left(acc: __m256, sum: __m256i, b: *const f32, mask: __m256i) -> __m256 {
+    let mut acc = acc;
+    // SAFETY: the caller promises the numbers; nothing else is read, and only registers are written.
+    unsafe {
+        asm!("vpaddd {t}, {sum}, [{b}]", "vpand {t}, {t}, {mask}", "vaddps {acc}, {acc}, {t}",
+             t = out(ymm_reg) _, sum = in(ymm_reg) sum, b = in(reg) b, mask = in(ymm_reg) mask,
+             acc = inout(ymm_reg) acc, options(pure, readonly, nostack, preserves_flags));
+    }
+    acc
+}
+
+/// The same with the masks in memory.
+///
+/// # Safety
+/// There must be eight numbers at `mask`.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn add_right(acc: __m256, sum: __m256i, b: __m256i, mask: *const i32) -> __m256 {
+    let mut acc = acc;
+    // SAFETY: as above.
+    unsafe {
+        asm!("vpaddd {t}, {sum}, {b}", "vpand {t}, {t}, [{mask}]", "vaddps {acc}, {acc}, {t}",
+             t = out(ymm_reg) _, sum = in(ymm_reg) sum, b = in(ymm_reg) b, mask = in(reg) mask,
+             acc = inout(ymm_reg) acc, options(pure, readonly, nostack, preserves_flags));
+    }
+    acc
 }
 
 /// The magnitudes' bits.

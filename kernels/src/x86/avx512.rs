@@ -5,19 +5,12 @@
 
 #![allow(clippy::wildcard_imports, reason = "the intrinsics are named one by one below")]
 
+use super::unrolled;
 use crate::contract::{TILE_COLUMNS, TILE_ROWS, Tile};
 use std::arch::asm;
 use std::arch::x86_64::*;
 
 const MAGNITUDE: i32 = 0x7FFF_FFFF;
-
-/// Repeats a block for every row of a tile; the compiler does not unroll loops around assembly, and
-/// sums that an index reaches lie in memory.
-macro_rules! unrolled {
-    ($row:ident in [$($i:literal)*] $body:block) => { $({ let $row: usize = $i; $body })* };
-}
-
-pub(super) use unrolled;
 
 /// Declares a kernel of the first `H` halves of a tile's columns, which computes so many rows at a time.
 macro_rules! kernel {
@@ -106,7 +99,7 @@ kernel! {
 #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
 pub(crate) unsafe fn masked<const H: usize, const A: bool, const B: bool>(
     sums: &[i32],
-    masks: &[i16],
+    masks: &[i32],
     right: &[f32],
     out: &mut Tile,
 ) {

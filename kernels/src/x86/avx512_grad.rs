@@ -4,7 +4,8 @@
 
 #![allow(clippy::wildcard_imports, reason = "the intrinsics are named one by one below")]
 
-use super::avx512::{add_where, load, store, unrolled};
+use super::avx512::{add_where, load, store};
+use super::unrolled;
 use crate::contract::{Raises, TILE_COLUMNS, TILE_ROWS, Tile};
 use std::arch::x86_64::*;
 

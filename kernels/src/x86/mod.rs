@@ -10,6 +10,13 @@ use crate::isa::{Isa, isa};
 use crate::pa::{self, Offset};
 use crate::simd::multiversion;
 
+/// Repeats a block for every row of a tile; the compiler does not unroll loops around assembly, and
+/// sums that an index reaches lie in memory.
+macro_rules! unrolled {
+    ($row:ident in [$($i:literal)*] $body:block) => { $({ let $row: usize = $i; $body })* };
+}
+use unrolled;
+
 /// Whether there are micro-kernels that can run here.
 pub(crate) fn available() -> bool {
     isa() >= Isa::Avx2
@@ -57,13 +64,13 @@ fn halves<const H: usize>(
                 avx512::masked::<H, true, false>(sums, masks(), b, out);
             }
             (Form::Zeros { left: true, right: false }, false) => {
-                avx2::masked::<H>(sums, masks(), b, out);
+                avx2::masked::<H, true>(sums, masks(), b, out);
             }
             (Form::Zeros { left: false, .. }, true) => {
                 avx512::masked::<H, false, true>(sums, &[], b, out);
             }
             (Form::Zeros { left: false, .. }, false) => {
-                avx2::masked_right::<H>(sums, right.masks(p), b, out);
+                avx2::masked::<H, false>(sums, right.masks(p), b, out);
             }
             (Form::Compare, true) => avx512::compare::<H>(sums, floors(), b, out),
             (Form::Zeros { .. } | Form::Compare, false) => {
