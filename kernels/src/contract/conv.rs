@@ -104,8 +104,6 @@ pub fn conv(
             first: g * channels * pixels,
             image: groups * channels * pixels,
             pixels,
-            taps,
-            positions,
         };
         let left = Left { data: w, offset: g * outputs * k, row: k, col: 1 };
         // SAFETY: the groups' outputs do not overlap.
@@ -127,8 +125,6 @@ struct Windows<'a> {
     first: usize,
     image: usize,
     pixels: usize,
-    taps: usize,
-    positions: usize,
 }
 
 impl Columns for Windows<'_> {
@@ -143,74 +139,99 @@ impl Columns for Windows<'_> {
     }
 }
 
+/// An index into several groups of three axes, counted up without divisions.
+#[derive(Clone, Copy)]
+struct Counter {
+    group: usize,
+    at: [usize; 3],
+    axes: [usize; 3],
+}
+
+impl Counter {
+    fn new(flat: usize, axes: [usize; 3]) -> Counter {
+        let [deep, high, wide] = axes;
+        let plane = high * wide;
+        let (group, at) = (flat / (deep * plane), flat % (deep * plane));
+        Counter { group, at: [at / plane, at / wide % high, at % wide], axes }
+    }
+
+    /// Further along the innermost axis, at most to its end.
+    fn advance(&mut self, by: usize) {
+        self.at[2] += by;
+        for axis in [2, 1, 0] {
+            if self.at[axis] < self.axes[axis] {
+                return;
+            }
+            self.at[axis] = 0;
+            match axis {
+                0 => self.group += 1,
+                _ => self.at[axis - 1] += 1,
+            }
+        }
+    }
+}
+
 impl Windows<'_> {
     /// The channel of a row and its position in the kernel.
-    fn row(&self, k: usize) -> (usize, [usize; 3]) {
-        let [_, high, wide] = self.axes;
-        let (channel, tap) = (k / self.taps, k % self.taps);
-        let plane = high.kernel * wide.kernel;
-        (channel, [tap / plane, tap / wide.kernel % high.kernel, tap % wide.kernel])
+    fn row(&self, k: usize) -> Counter {
+        Counter::new(k, self.axes.map(|a| a.kernel))
     }
 
     /// The image of a column and its position in the output.
-    fn column(&self, n: usize) -> (usize, [usize; 3]) {
-        let [_, high, wide] = self.axes;
-        let (image, position) = (n / self.positions, n % self.positions);
-        let plane = high.output * wide.output;
-        (image, [position / plane, position / wide.output % high.output, position % wide.output])
+    fn column(&self, n: usize) -> Counter {
+        Counter::new(n, self.axes.map(|a| a.output))
+    }
+
+    /// The line of the input that windows along the innermost axis read, unless it is padding.
+    fn line(&self, row: &Counter, column: &Counter) -> Option<&[f32]> {
+        let [deep, high, wide] = &self.axes;
+        let z = source(deep, column.at[0], row.at[0])?;
+        let y = source(high, column.at[1], row.at[1])?;
+        let base = self.first + column.group * self.image + row.group * self.pixels;
+        Some(&self.x[base + (z * high.input + y) * wide.input..][..wide.input])
     }
 
     /// Rows along the innermost axis of the kernel are written together: in the gradient of a weight, the
     /// kernel is an image and has long lines, and there are few windows.
     fn copy_kernels(&self, k: Range<usize>, n: Range<usize>, stride: usize, out: &mut [f32]) {
-        let [deep, high, wide] = self.axes;
+        let [.., wide] = self.axes;
+        let (mut row, first) = (self.row(k.start), self.column(n.start));
         let mut done = 0;
         while done < k.len() {
-            let (channel, tap) = self.row(k.start + done);
-            let run = (wide.kernel - tap[2]).min(k.len() - done);
-            for (j, n) in n.clone().enumerate() {
-                let (image, at) = self.column(n);
-                let line =
-                    source(&deep, at[0], tap[0]).zip(source(&high, at[1], tap[1])).map(|(z, y)| {
-                        let pixel = (z * high.input + y) * wide.input;
-                        let base = self.first + image * self.image + channel * self.pixels + pixel;
-                        &self.x[base..base + wide.input]
-                    });
-                let column = out[done * stride + j..].iter_mut().step_by(stride).take(run);
-                let begin = (at[2] * wide.stride + tap[2] * wide.dilation) as i64 - wide.before;
-                let places = (0..run).map(|i| begin + (i * wide.dilation) as i64);
-                for (o, at) in column.zip(places) {
-                    let x = line.and_then(|line| line.get(usize::try_from(at).ok()?));
-                    *o = x.copied().unwrap_or(0.0);
+            let run = (wide.kernel - row.at[2]).min(k.len() - done);
+            let mut column = first;
+            for j in 0..n.len() {
+                let at = column.at[2] * wide.stride + row.at[2] * wide.dilation;
+                let begin = at as i64 - wide.before;
+                let out = out[done * stride + j..].iter_mut().step_by(stride).take(run);
+                match self.line(&row, &column) {
+                    Some(line) => read_steps(line, begin, wide.dilation, run, out),
+                    None => out.for_each(|o| *o = 0.0),
                 }
+                column.advance(1);
             }
             done += run;
+            row.advance(run);
         }
     }
 
     /// Columns along the innermost axis of the output are read together.
     fn copy_windows(&self, k: Range<usize>, n: Range<usize>, stride: usize, out: &mut [f32]) {
-        let [deep, high, wide] = self.axes;
-        for (row, k) in k.enumerate() {
-            let (channel, tap) = self.row(k);
-            let out = &mut out[row * stride..][..n.len()];
-            let mut done = 0;
-            while done < out.len() {
-                let (image, at) = self.column(n.start + done);
-                let run = (out.len() - done).min(wide.output - at[2]);
-                let run = &mut out[done..done + run];
-                done += run.len();
-                let line = match (source(&deep, at[0], tap[0]), source(&high, at[1], tap[1])) {
-                    (Some(z), Some(y)) => (z * high.input + y) * wide.input,
-                    _ => {
-                        run.fill(0.0);
-                        continue;
-                    }
-                };
-                let base = self.first + image * self.image + channel * self.pixels + line;
-                let line = &self.x[base..base + wide.input];
-                read_line(&wide, at[2], tap[2], line, run);
+        let [.., wide] = self.axes;
+        let (mut row, first) = (self.row(k.start), self.column(n.start));
+        for out in out.chunks_mut(stride).take(k.len()) {
+            let (mut rest, mut column) = (&mut out[..n.len()], first);
+            while !rest.is_empty() {
+                let run = rest.len().min(wide.output - column.at[2]);
+                let (run, after) = rest.split_at_mut(run);
+                match self.line(&row, &column) {
+                    Some(line) => read_line(&wide, column.at[2], row.at[2], line, run),
+                    None => run.fill(0.0),
+                }
+                column.advance(run.len());
+                rest = after;
             }
+            row.advance(1);
         }
     }
 }
@@ -226,6 +247,28 @@ fn source(axis: &Spatial, output: usize, tap: usize) -> Option<usize> {
     }
     let at = (if dilation == 1 { at } else { at / dilation }) as usize;
     (at < axis.input).then_some(at)
+}
+
+/// As many elements as `run` says, `step` apart from `begin` on; those outside of the line are zeros.
+#[inline(always)]
+fn read_steps<'o>(
+    line: &[f32],
+    begin: i64,
+    step: usize,
+    run: usize,
+    mut out: impl Iterator<Item = &'o mut f32>,
+) {
+    if step == 1 {
+        let low = begin.min(0).unsigned_abs().min(run as u64) as usize;
+        let first = begin.max(0).min(line.len() as i64) as usize;
+        out.by_ref().take(low).for_each(|o| *o = 0.0);
+        out.by_ref().zip(&line[first..]).for_each(|(o, x)| *o = *x);
+        return out.for_each(|o| *o = 0.0);
+    }
+    for (i, o) in out.enumerate() {
+        let at = usize::try_from(begin + (i * step) as i64);
+        *o = at.ok().and_then(|at| line.get(at)).copied().unwrap_or(0.0);
+    }
 }
 
 fn read_line(axis: &Spatial, from: usize, tap: usize, line: &[f32], run: &mut [f32]) {
@@ -247,8 +290,10 @@ fn read_line(axis: &Spatial, from: usize, tap: usize, line: &[f32], run: &mut [f
         there.zip(line.iter().skip(first)).for_each(|(y, x)| *y = *x);
         return;
     }
-    let stride = axis.stride as i64;
-    let before = |end: i64| ((end - start).max(0) + stride - 1) / stride;
+    let before = |end: i64| match ((end - start).max(0), axis.stride as i64) {
+        (steps, 1) => steps,
+        (steps, stride) => (steps + stride - 1) / stride,
+    };
     let left = before(0).min(run.len() as i64) as usize;
     let right = (before(line.len() as i64) as usize).clamp(left, run.len());
     run[..left].fill(0.0);
@@ -256,9 +301,9 @@ fn read_line(axis: &Spatial, from: usize, tap: usize, line: &[f32], run: &mut [f
     if left == right {
         return;
     }
-    let first = (start + left as i64 * stride) as usize;
+    let first = (start + (left * axis.stride) as i64) as usize;
     let run = &mut run[left..right];
-    if stride == 1 {
+    if axis.stride == 1 {
         run.copy_from_slice(&line[first..first + run.len()]);
     } else {
         let there = line[first..].iter().step_by(axis.stride);

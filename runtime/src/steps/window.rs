@@ -56,12 +56,19 @@ fn lines(
     }
     let (low, high) = (low as usize, high as usize);
     let first = (begin + low as i64 * stride) as usize;
+    let mut window: Index = outer.iter().map(|_| 0).collect();
     for line in 0..outer.iter().map(|a| a.output).product() {
-        let window = unflatten(line, outer.iter().map(|a| a.output));
         let places =
             outer.iter().enumerate().map(|(d, a)| Some(at(a, window[d], k[d])? * strides[d]));
         if let Some(base) = places.sum::<Option<usize>>() {
             visit(line * inner.output + low..line * inner.output + high, base + first);
+        }
+        for (i, a) in window.iter_mut().zip(outer).rev() {
+            *i += 1;
+            if *i < a.output {
+                break;
+            }
+            *i = 0;
         }
     }
 }
@@ -108,40 +115,44 @@ impl MaxPool {
     /// the first, and before all others the first NaN.
     fn places<T: Number>(&self, image: &[T], places: &mut [i64]) {
         places.fill(-1);
-        let stride = self.axes.last().map_or(1, |a| a.stride);
-        self.taps(|k| {
-            lines(&self.axes, &self.strides, k, |windows, first| {
-                for (place, at) in places[windows].iter_mut().zip((first..).step_by(stride)) {
-                    let (x, found) = (image[at], usize::try_from(*place));
-                    let best = image[found.unwrap_or(at)];
-                    if found.is_err() || x > best || (x.is_nan() && !best.is_nan()) {
-                        *place = at as i64;
-                    }
-                }
-            });
+        let stride = self.stride();
+        self.visit(image, |windows, line, first| {
+            let elements = line.iter().step_by(stride).zip((first as i64..).step_by(stride));
+            for (place, (&x, at)) in places[windows].iter_mut().zip(elements) {
+                let best = image[(*place).max(0) as usize];
+                // A selection, since which element is the largest cannot be predicted.
+                let better = (*place < 0) | (x > best) | (x.is_nan() & !best.is_nan());
+                *place = if better { at } else { *place };
+            }
         });
     }
 
     /// The maxima of the windows of an image.
     fn maxima<T: Number>(&self, image: &[T], maxima: &mut [T]) {
         maxima.fill(T::lowest());
-        let stride = self.axes.last().map_or(1, |a| a.stride);
-        self.taps(|k| {
-            lines(&self.axes, &self.strides, k, |windows, first| {
-                for (best, x) in
-                    maxima[windows].iter_mut().zip(image[first..].iter().step_by(stride))
-                {
-                    let better = *x > *best || (x.is_nan() && !best.is_nan());
-                    *best = if better { *x } else { *best };
-                }
-            });
+        let stride = self.stride();
+        self.visit(image, |windows, line, _| {
+            for (best, &x) in maxima[windows].iter_mut().zip(line.iter().step_by(stride)) {
+                let better = (x > *best) | (x.is_nan() & !best.is_nan());
+                *best = if better { x } else { *best };
+            }
         });
     }
 
-    /// Calls `f` with each position in the kernel, in order.
-    fn taps(&self, mut f: impl FnMut(&[usize])) {
+    /// Elements of a line from window to window.
+    fn stride(&self) -> usize {
+        self.axes.last().map_or(1, |a| a.stride)
+    }
+
+    /// Calls `f` with each line of windows of which the same element lies in the image: the windows, those
+    /// elements, and where in the image the first of them lies.
+    fn visit<T: Number>(&self, image: &[T], mut f: impl FnMut(Range<usize>, &[T], usize)) {
         let kernel = || self.axes.iter().map(|a| a.kernel);
-        (0..kernel().product()).for_each(|tap| f(&unflatten(tap, kernel())));
+        for tap in 0..kernel().product() {
+            lines(&self.axes, &self.strides, &unflatten(tap, kernel()), |windows, first| {
+                f(windows, &image[first..], first);
+            });
+        }
     }
 
     /// The index of a place in its image.
