@@ -97,6 +97,34 @@ fn every_form_gives_the_specified_bits() {
     });
 }
 
+/// Each block of rows meets each block of columns, so that the panels of one product ask for every form.
+#[test]
+fn panels_of_different_kinds_meet() {
+    let [m, n, k] = [60, 160, 270];
+    let a: Vec<f32> = (0..m * k).map(|i| number(i / k / 12, i as u64)).collect();
+    let b: Vec<f32> = (0..k * n).map(|i| number(i % n / 32, 7 + i as u64)).collect();
+    on_each_isa(|| {
+        let mut out = vec![0.0; m * n];
+        for classes in [[0, 1], [1, 2], [2, 3], [3, 4], [0, 4]] {
+            // Only these classes, or the dearest of all would prepare for the others.
+            let kept = |x: &[f32], class: &dyn Fn(usize) -> usize| -> Vec<f32> {
+                let plain = |i: usize| number(0, i as u64);
+                let keep = |i: usize| classes[0] <= class(i) && class(i) <= classes[1];
+                (0..x.len()).map(|i| if keep(i) { x[i] } else { plain(i) }).collect()
+            };
+            let (a, b) = (kept(&a, &|i| i / k / 12), kept(&b, &|i| i % n / 32));
+            let left = Matrices { data: &a, offsets: &[0], row: k, col: 1 };
+            let right = Matrices { data: &b, offsets: &[0], row: n, col: 1 };
+            let plain = Arithmetic::Pa { offset: 0, mantissa: 23 };
+            matmul(&Pool::new(1).unwrap(), plain, [m, n, k], left, right, &mut out);
+            for (i, &x) in out.iter().enumerate() {
+                let expected = chunked(k, |p| pa::mul(a[i / n * k + p], b[p * n + i % n], 0));
+                assert!(same(x, expected), "{i} of {classes:?}: {x:e} {expected:e}");
+            }
+        }
+    });
+}
+
 fn sign(i: usize, x: f32) -> f32 {
     if i.is_multiple_of(3) { -x } else { x }
 }
@@ -343,6 +371,7 @@ fn exact_derivatives_sum_over_the_other_index() {
         for class in 0..125 {
             let classes = [class / 25, class / 5 % 5, class % 5];
             check_grad([7, 35, 5], classes, (0, 23), false);
+            check_grad([13, 5, 40], classes, (0, 23), false);
             for offset in OFFSETS {
                 check_grad([7, 35, 5], classes, (offset, 23), class % 2 == 0);
             }
