@@ -56,12 +56,17 @@ pub(crate) fn interleave(
             let side = SIDE.min(rows - top);
             let source = &source[top * row + left * col..];
             let out = &mut out[left * stride + top..];
-            if col == 1 && line == LINE && side == SIDE {
-                square(source, row, stride, out);
+            let squares = if col == 1 && side == SIDE { line / SIDE } else { 0 };
+            if squares == LINE / SIDE {
+                // The usual case, of a length that is known.
+                square::<LINE>(source, row, stride, out);
                 continue;
             }
+            for c in (0..squares).map(|c| c * SIDE) {
+                square::<SIDE>(&source[c..], row, stride, &mut out[c * stride..]);
+            }
             for r in 0..side {
-                for c in 0..line {
+                for c in squares * SIDE..line {
                     out[c * stride + r] = source[r * row + c * col];
                 }
             }
@@ -83,12 +88,12 @@ fn lines<const N: usize>(
     }
 }
 
-/// Four rows of sixteen numbers, as four squares.
+/// As many numbers of four rows, in squares.
 #[inline(always)]
-fn square(source: &[f32], row: usize, stride: usize, out: &mut [f32]) {
+fn square<const N: usize>(source: &[f32], row: usize, stride: usize, out: &mut [f32]) {
     let rows: [&[[f32; SIDE]]; SIDE] =
-        std::array::from_fn(|r| source[r * row..][..LINE].as_chunks::<SIDE>().0);
-    for c in 0..LINE / SIDE {
+        std::array::from_fn(|r| source[r * row..][..N].as_chunks::<SIDE>().0);
+    for c in 0..N / SIDE {
         let columns = transposed(rows.map(|row| row[c]));
         for (i, column) in columns.iter().enumerate() {
             out[(c * SIDE + i) * stride..][..SIDE].copy_from_slice(column);

@@ -4,7 +4,7 @@
 //! right operand with rows and columns exchanged. `own` is fixed for an output element and gives a
 //! mantissa, `right` and `delta` are packed like the operands of a product.
 
-use super::columns::Strided;
+use super::columns::{Columns, Strided};
 use super::facts::Facts;
 use super::pack::{Extras, LeftPanel, RightPanel, narrow};
 use super::serial::{BLOCK_COLUMNS, BLOCK_ROWS, Left, TILE_COLUMNS, TILE_ROWS, Tile};
@@ -148,11 +148,17 @@ unsafe fn block(
     let left = Left { data: delta.data, offset: delta.offset, row: delta.row, col: delta.col };
     let mut sums: Tile = [0.0; TILE_ROWS * TILE_COLUMNS];
     let store = |i: Range<usize>, j: Range<usize>, sums: &Tile, add: bool| {
-        along(target.row < target.col, i, j, |i, j, at| {
-            // SAFETY: the caller hands over these rows and columns.
-            let out = unsafe { &mut *target.base.add(i * target.row + j * target.col) };
-            *out = if add { *out + sums[at] } else { sums[at] };
-        });
+        // Along the memory: lines of the output are rows or columns of the tile.
+        let rows = target.col == 1;
+        let (lines, line) = if rows { (i.clone(), j.clone()) } else { (j.clone(), i.clone()) };
+        let [far, near] = if rows { [TILE_COLUMNS, 1] } else { [1, TILE_COLUMNS] };
+        for (place, at) in lines.enumerate() {
+            let first = at * target.row.max(target.col) + line.start;
+            // SAFETY: the caller hands over these rows and columns, one of which lie side by side.
+            let out = unsafe { std::slice::from_raw_parts_mut(target.base.add(first), line.len()) };
+            let sums = sums[place * far..].iter().step_by(near);
+            out.iter_mut().zip(sums).for_each(|(o, x)| *o = if add { *o + x } else { *x });
+        }
     };
     WORKSPACE.with_borrow_mut(|w| {
         for from in columns.clone().step_by(BLOCK_COLUMNS) {
@@ -160,9 +166,14 @@ unsafe fn block(
             for start in (0..n).step_by(K_CHUNK) {
                 let chunk = start..(start + K_CHUNK).min(n);
                 w.right.pack(&right, chunk.clone(), from..to, mantissa);
+                let all = w.right.all();
                 for first in rows.clone().step_by(BLOCK_ROWS) {
                     let block = first..(first + BLOCK_ROWS).min(rows.end);
-                    w.left.pack(left, block.clone(), chunk.clone(), (0, 23), |_| EXTRAS);
+                    w.left.pack(left, block.clone(), chunk.clone(), (0, 23), |facts| Extras {
+                        floors: form(false, facts, all, offset) != Form::Raw,
+                        ceilings: false,
+                        masks: false,
+                    });
                     for (p, j) in (from..to).step_by(TILE_COLUMNS).enumerate() {
                         let j = j..(j + TILE_COLUMNS).min(to);
                         for (q, i) in block.clone().step_by(TILE_ROWS).enumerate() {
@@ -178,23 +189,6 @@ unsafe fn block(
     });
 }
 
-/// Visits the elements of a tile with their places in it, along its columns or along its rows.
-#[inline(always)]
-fn along(
-    columns: bool,
-    i: Range<usize>,
-    j: Range<usize>,
-    mut visit: impl FnMut(usize, usize, usize),
-) {
-    let (top, left) = (i.start, j.start);
-    let mut visit = |i: usize, j: usize| visit(i, j, (i - top) * TILE_COLUMNS + j - left);
-    if columns {
-        j.for_each(|j| i.clone().for_each(|i| visit(i, j)));
-    } else {
-        i.for_each(|i| j.clone().for_each(|j| visit(i, j)));
-    }
-}
-
 /// The operand by which the derivative is taken, for a tile.
 struct Own {
     values: Tile,
@@ -204,12 +198,8 @@ struct Own {
 impl Own {
     fn read(own: &Strided<'_>, i: Range<usize>, j: Range<usize>, mantissa: u32) -> Own {
         let mut values = [1.0; TILE_ROWS * TILE_COLUMNS];
-        let mut nan = false;
-        along(own.row < own.col, i, j, |i, j, at| {
-            let value = own.data[own.offset + i * own.row + j * own.col];
-            values[at] = value;
-            nan |= value.is_nan();
-        });
+        own.copy(i, j, TILE_COLUMNS, &mut values);
+        let nan = values.iter().fold(false, |nan, x| nan | x.is_nan());
         if mantissa < 23 {
             narrow(&mut values, mantissa);
         }
@@ -234,9 +224,6 @@ multiversion! { pam
     }
 }
 
-/// The forms ask for these of the gradient's panels; which form it is depends on each tile.
-const EXTRAS: Extras = Extras { data: true, floors: true, ceilings: false, masks: false };
-
 /// Which micro-kernel is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
@@ -248,12 +235,12 @@ enum Form {
     Special,
 }
 
-fn form(own: &Own, delta: Facts, right: Facts, offset: Offset) -> Form {
+fn form(nan: bool, delta: Facts, right: Facts, offset: Offset) -> Form {
     let (offset, [smallest, largest]) =
         (i64::from(offset), [right.smallest, right.largest].map(i64::from));
     let highest = (largest + MANTISSA + offset.max(0)) & !MANTISSA;
     let out_of_range = highest >= INF || i64::from(delta.largest) + highest >= BIAS + INF;
-    if own.nan || largest >= INF || i64::from(delta.largest) >= INF || out_of_range {
+    if nan || largest >= INF || i64::from(delta.largest) >= INF || out_of_range {
         return Form::Special;
     }
     let lowest = (smallest + offset.min(0)) & !MANTISSA;
@@ -270,7 +257,7 @@ fn tile(
     out: &mut Tile,
 ) {
     let b = right.panel(p);
-    let form = form(own, left.facts[q], right.facts[p], offset);
+    let form = form(own.nan, left.facts[q], right.facts[p], offset);
     #[cfg(target_arch = "x86_64")]
     if form != Form::Special && crate::x86::available() {
         let mut raises = Raises([0; TILE_ROWS * TILE_COLUMNS]);
@@ -278,16 +265,17 @@ fn tile(
         let floors = (form == Form::Compare).then(|| left.floors(q));
         return crate::x86::grad_tile(&raises, (left.sums(q), floors), b, width, out);
     }
-    special(&own.values, left.data(q), b, offset, out);
+    special(&own.values, left.sums(q), b, offset, out);
 }
 
 multiversion! { pam
     /// The specification itself.
-    fn special(own: &Tile, delta: &[f32], right: &[f32], offset: Offset, out: &mut Tile) {
+    fn special(own: &Tile, sums: &[i32], right: &[f32], offset: Offset, out: &mut Tile) {
         out.fill(0.0);
-        for (delta, b) in delta.chunks_exact(TILE_ROWS).zip(right.chunks_exact(TILE_COLUMNS)) {
+        for (sums, b) in sums.chunks_exact(TILE_ROWS).zip(right.chunks_exact(TILE_COLUMNS)) {
             let rows = out.chunks_exact_mut(TILE_COLUMNS).zip(own.chunks_exact(TILE_COLUMNS));
-            for ((out, own), &delta) in rows.zip(delta) {
+            for ((out, own), &sum) in rows.zip(sums) {
+                let delta = f32::from_bits((sum as u32).wrapping_add(BIAS as u32));
                 for ((o, &a), &b) in out.iter_mut().zip(own).zip(b) {
                     *o += pa::mul_grad(a, b, delta, offset);
                 }

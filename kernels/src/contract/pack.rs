@@ -133,8 +133,6 @@ multiversion! { pam
 /// What a micro-kernel reads of the left operand besides the sums.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extras {
-    /// The numbers.
-    pub data: bool,
     /// The least magnitudes of the right operand.
     pub floors: bool,
     /// The magnitudes from which products overflow.
@@ -148,7 +146,6 @@ impl Extras {
     /// for this form. A single one of them may ask for a cheaper form.
     pub(crate) fn of(form: Form, facts: Facts) -> Extras {
         Extras {
-            data: form == Form::Special,
             floors: form >= Form::Zeros { left: true, right: true },
             ceilings: form >= Form::Full,
             masks: facts.zero,
@@ -162,7 +159,6 @@ impl Extras {
 pub(crate) struct LeftPanel {
     /// The numbers of the panel that is being packed.
     panel: Vec<f32>,
-    data: Vec<f32>,
     sums: Vec<i32>,
     floors: Vec<i32>,
     ceilings: Vec<i32>,
@@ -177,13 +173,7 @@ impl LeftPanel {
         q * size..(q + 1) * size
     }
 
-    /// The numbers of panel `q`, for special values.
-    pub(crate) fn data(&self, q: usize) -> &[f32] {
-        &self.data[self.place(q)]
-    }
-
     /// Bit patterns less the bias: what is added to those of the right operand.
-    #[cfg(target_arch = "x86_64")]
     pub(crate) fn sums(&self, q: usize) -> &[i32] {
         &self.sums[self.place(q)]
     }
@@ -249,11 +239,7 @@ impl LeftPanel {
             }
             if extras.masks {
                 self.masks.resize(panels * size, 0);
-                masks(panel, &mut self.masks[place.clone()]);
-            }
-            if extras.data {
-                self.data.resize(panels * size, 0.0);
-                self.data[place].copy_from_slice(panel);
+                masks(panel, &mut self.masks[place]);
             }
         }
     }

@@ -7,7 +7,7 @@ mod avx512_grad;
 
 use crate::contract::{Form, LeftPanel, Raises, RightPanel, TILE_COLUMNS, TILE_ROWS, Tile};
 use crate::isa::{Isa, isa};
-use crate::pa::{self, Offset};
+use crate::pa::{self, BIAS, Offset};
 use crate::simd::multiversion;
 
 /// Repeats a block for every row of a tile; the compiler does not unroll loops around assembly, and
@@ -46,10 +46,10 @@ fn halves<const H: usize>(
 ) {
     let b = right.panel(p);
     let form = Form::of(left.facts[q], right.facts[p], offset);
-    if form == Form::Special {
-        return special(left.data(q), b, offset, out);
-    }
     let sums = left.sums(q);
+    if form == Form::Special {
+        return special(sums, b, offset, out);
+    }
     let (floors, ceilings) = (|| left.floors(q), || left.ceilings(q));
     let masks = || left.masks(q);
     // SAFETY: `isa` says what the processor has, and there is AVX2 at least.
@@ -88,10 +88,12 @@ fn halves<const H: usize>(
 
 multiversion! { pam
     /// The specification itself, for panels with infinities and NaNs.
-    fn special(a: &[f32], b: &[f32], offset: Offset, out: &mut Tile) {
+    fn special(sums: &[i32], b: &[f32], offset: Offset, out: &mut Tile) {
         out.fill(0.0);
-        for (a, b) in a.chunks_exact(TILE_ROWS).zip(b.chunks_exact(TILE_COLUMNS)) {
-            for (&a, out) in a.iter().zip(out.chunks_exact_mut(TILE_COLUMNS)) {
+        let bias = BIAS.wrapping_sub(offset as u32);
+        for (sums, b) in sums.chunks_exact(TILE_ROWS).zip(b.chunks_exact(TILE_COLUMNS)) {
+            for (&sum, out) in sums.iter().zip(out.chunks_exact_mut(TILE_COLUMNS)) {
+                let a = f32::from_bits((sum as u32).wrapping_add(bias));
                 out.iter_mut().zip(b).for_each(|(o, &b)| *o += pa::mul(a, b, offset));
             }
         }
