@@ -26,6 +26,7 @@ pub mod graph;
 pub mod onnx;
 pub mod op;
 pub mod order;
+pub mod resize;
 pub mod role;
 pub mod tensor;
 pub mod text;

@@ -132,6 +132,13 @@ pub(super) fn lp_pool(call: &Call<'_>, outputs: &[Type]) -> u128 {
     n(outputs.first()) * (window + 1)
 }
 
+/// For each axis that changes, n times as many as it interpolates; copying the nearest needs none.
+pub(super) fn resize(call: &Call<'_>, outputs: &[Type]) -> u128 {
+    let (Some(x), Ok(width @ 2..)) = (call.get(0), crate::resize::width(call)) else { return 0 };
+    let axes = crate::resize::axes(call, &x.shape).unwrap_or_default();
+    n(outputs.first()) * width as u128 * axes.len() as u128
+}
+
 /// n in training with a ratio that is not 0, else 0.
 pub(super) fn dropout(call: &Call<'_>, outputs: &[Type]) -> u128 {
     let training = match call.attr("training_mode") {

@@ -183,6 +183,7 @@ ops! {
     GroupNormalization "GroupNormalization" 21 "X, scale, bias -> Y" "epsilon:float=1e-5, num_groups:int, stash_type:int=1" Composite same layer_norm "Normalisation of groups of channels of each sample."
     LpNormalization "LpNormalization" 22 "input -> output" "axis:int=-1, p:int=2" Composite same twice_each_output "Division by the p-norm of an axis."
     MeanVarianceNormalization "MeanVarianceNormalization" 13 "X -> Y" "axes:ints?" Composite same twice_each_output "Zero mean and unit variance over axes."
+    Resize "Resize" 19 "X, roi:floats?!, scales:floats?!, sizes:ints?! -> Y" "antialias:int=0, axes:ints?, coordinate_transformation_mode:str=half_pixel, cubic_coeff_a:float=-0.75, exclude_outside:int=0, extrapolation_value:float=0.0, keep_aspect_ratio_policy:str=stretch, mode:str=nearest, nearest_mode:str=round_prefer_floor" Composite resize resize "Interpolation to another size."
     LRN "LRN" 13 "X -> Y" "alpha:float=0.0001, beta:float=0.75, bias:float=1.0, size:int" Composite same thrice_each_output "Local response normalisation across channels."
     ReduceMean "ReduceMean" 18 "data, axes:ints?! -> reduced" "keepdims:int=1, noop_with_empty_axes:int=0" Composite reduce each_output "Mean over axes."
     ReduceL1 "ReduceL1" 18 "data, axes:ints?! -> reduced" "keepdims:int=1, noop_with_empty_axes:int=0" Composite reduce zero "Sum of magnitudes over axes."

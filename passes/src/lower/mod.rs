@@ -30,6 +30,7 @@ mod pool;
 mod pow;
 mod random;
 mod reduce;
+mod resize;
 mod rotary;
 mod softmax;
 mod tanh;
@@ -98,6 +99,7 @@ pub fn rule(op: Op) -> Option<(&'static str, Rule)> {
         Op::LpNormalization => ("lp_norm", layer_norm::lp_norm),
         Op::MeanVarianceNormalization => ("mean_variance_norm", layer_norm::mean_variance_norm),
         Op::LRN => ("lrn", lrn::lrn),
+        Op::Resize => ("resize", resize::resize),
         Op::ReduceMean => ("reduce_mean", reduce::mean),
         Op::ReduceL1 => ("reduce_l1", reduce::l1),
         Op::ReduceL2 => ("reduce_l2", reduce::l2),

@@ -125,6 +125,10 @@ const OTHERS: &[(&str, &str)] = &[
     ),
     ("lp_norm", "in x: f32[2,4]\ny: f32[2,4] = LpNormalization(x)"),
     ("mean_variance_norm", "in x: f32[2,3,2,2]\ny: f32[2,3,2,2] = MeanVarianceNormalization(x)"),
+    (
+        "resize",
+        "in x: f32[1,1,2,3]\ny: f32[1,1,4,3] = Resize(x) {scales=[1.0, 1.0, 2.0, 1.0], mode=\"linear\"}",
+    ),
     ("lrn", "in x: f32[1,3,2]\ny: f32[1,3,2] = LRN(x) {size=3}"),
     ("reduce_mean", "in x: f32[2,3]\ny: f32[2] = ReduceMean(x) {axes=[1], keepdims=0}"),
     ("reduce_mean of 4", "in x: f32[2,4]\ny: f32[2,1] = ReduceMean(x) {axes=[1]}"),

@@ -39,9 +39,10 @@ impl Importer<'_> {
         self.builder.scope.name = label.to_owned();
         let domain = if is_standard(node.domain()) { "" } else { node.domain() };
         let version = context.opsets.get(domain).copied().unwrap_or(1);
-        // `Scatter` is the former name of `ScatterElements`, and sums of floats are written as calls.
+        // `Scatter` and `Upsample` are former names, and sums of floats are written as calls.
         let (domain, op_type) = match (domain, node.op_type()) {
             ("", "Scatter") => ("", "ScatterElements"),
+            ("", "Upsample") => ("", "Resize"),
             ("pam", SUM) => ("", "ReduceSum"),
             other => other,
         };

@@ -79,6 +79,17 @@ pub(super) fn upgrade(
         Op::Dropout => {
             draft.attrs.remove("is_test");
         }
+        // 11: other ways from an output position to the input; before, the scales are the second operand.
+        Op::Resize if version < 11 => {
+            if draft.inputs.len() == 2 {
+                draft.inputs.insert(1, None);
+            }
+            for (name, value) in
+                [("coordinate_transformation_mode", "asymmetric"), ("nearest_mode", "floor")]
+            {
+                draft.attrs.insert(name.to_owned(), Attr::Str(value.to_owned()));
+            }
+        }
         // 18: the number of equal parts is stated.
         Op::Split => {
             let stated = draft.attrs.contains_key("split")

@@ -24,7 +24,9 @@ pub(super) use movement::{
     center_crop_pad, concat, depth_to_space, expand, flatten, pad, reshape, slice, space_to_depth,
     split, squeeze, tile, transpose, unsqueeze,
 };
-pub(super) use nn::{batch_norm, cross_entropy, dropout, global_pool, layer_norm, nll_loss, pool};
+pub(super) use nn::{
+    batch_norm, cross_entropy, dropout, global_pool, layer_norm, nll_loss, pool, resize,
+};
 pub(super) use reduce::{arg_reduce, reduce};
 pub(crate) use source::shape_range;
 pub(super) use source::{

@@ -34,6 +34,19 @@ pub(in crate::op) fn global_pool(call: &Call<'_>) -> Types {
     Ok(vec![Type::new(ty.dtype, shape.collect::<Vec<_>>())])
 }
 
+/// `Resize`.
+pub(in crate::op) fn resize(call: &Call<'_>) -> Types {
+    let ty = call.input(0)?;
+    if crate::resize::width(call)? > 1 && !ty.dtype.is_float() {
+        return Err(format!("interpolates floats, not {ty}"));
+    }
+    let mut shape = ty.shape.clone();
+    for axis in crate::resize::axes(call, &ty.shape)? {
+        shape[axis.axis] = axis.output;
+    }
+    Ok(vec![Type::new(ty.dtype, shape)])
+}
+
 /// `LayerNormalization`: output, mean and inverse standard deviation.
 pub(in crate::op) fn layer_norm(call: &Call<'_>) -> Types {
     let x = call.input(0)?;

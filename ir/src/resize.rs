@@ -1,0 +1,261 @@
+//! The geometry of `Resize`: which elements an output element is made of, and with which weights
+//! (<https://onnx.ai/onnx/operators/onnx__Resize.html>).
+//!
+//! Interpolation is separable, so that each axis is resized by itself. Positions are computed in f32,
+//! as onnxruntime does, so that ties between neighbours fall alike.
+
+use crate::attr::Attr;
+use crate::op::{Call, normalize_axis};
+
+/// The longest axis that is made: a table of neighbours and weights for each position has to fit.
+const LONGEST: usize = 1 << 22;
+
+/// An axis and its new size.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Axis {
+    /// The axis.
+    pub axis: usize,
+    /// Elements of the input.
+    pub input: usize,
+    /// Elements of the output.
+    pub output: usize,
+    /// The output's size in terms of the input's.
+    pub scale: f32,
+    /// The output's size before it was cut to an integer.
+    pub length: f32,
+    /// The region of interest, for `tf_crop_and_resize`.
+    pub region: [f32; 2],
+}
+
+/// What an output position is made of along an axis.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Taps {
+    /// Elements of the input, as many for each position.
+    pub places: Vec<Vec<i64>>,
+    /// Their weights.
+    pub weights: Vec<Vec<f32>>,
+    /// Whether the position lies outside of the input and takes `extrapolation_value` instead.
+    pub outside: Vec<bool>,
+}
+
+fn floats<'c>(call: &Call<'c>, name: &str) -> Option<&'c [f32]> {
+    match call.attr(name) {
+        // Files before opset 13 have an empty tensor for what is not given.
+        Some(Attr::Floats(v)) if !v.is_empty() => Some(v),
+        _ => None,
+    }
+}
+
+/// The axes of a `Resize` of a tensor of this shape that take another size or a region.
+///
+/// # Errors
+/// Says which attribute does not fit.
+pub fn axes(call: &Call<'_>, shape: &[usize]) -> Result<Vec<Axis>, String> {
+    let all: Vec<i64> = (0..shape.len() as i64).collect();
+    let listed = call.ints("axes").filter(|v| !v.is_empty()).unwrap_or(&all);
+    let axes: Vec<usize> =
+        listed.iter().map(|&a| normalize_axis(a, shape.len())).collect::<Result<_, _>>()?;
+    let n = axes.len();
+    let fits = |name: &str, len: usize, wanted: usize| match len == wanted {
+        true => Ok(()),
+        false => Err(format!("`{name}` has {len} entries, not {wanted}")),
+    };
+    let crop = call.str("coordinate_transformation_mode") == Some("tf_crop_and_resize");
+    let region = floats(call, "roi").filter(|_| crop);
+    if let Some(region) = region {
+        fits("roi", region.len(), 2 * n)?;
+    } else if crop {
+        return Err("tf_crop_and_resize needs `roi`".to_owned());
+    }
+    let sizes = call.ints("sizes").filter(|v| !v.is_empty());
+    let mut resized = Vec::with_capacity(n);
+    let policy = call.str("keep_aspect_ratio_policy").unwrap_or("stretch");
+    let stretched = sizes.is_some() && policy == "stretch";
+    let new = |i: usize, output: usize, scale: f32| Axis {
+        axis: axes[i],
+        input: shape[axes[i]],
+        output,
+        scale,
+        length: if stretched { output as f32 } else { shape[axes[i]] as f32 * scale },
+        region: region.map_or([0.0, 1.0], |r| [r[i], r[i + n]]),
+    };
+    match (floats(call, "scales"), sizes) {
+        (Some(scales), None) => {
+            fits("scales", scales.len(), n)?;
+            for (i, &scale) in scales.iter().enumerate() {
+                let from = region.map_or(1.0, |r| r[i + n] - r[i]);
+                let size = (shape[axes[i]] as f32 * from * scale).floor();
+                if !(scale > 0.0 && (0.0..1e9).contains(&size)) {
+                    return Err(format!("`scales` has {scale}"));
+                }
+                resized.push(new(i, size as usize, scale));
+            }
+        }
+        (None, Some(sizes)) => {
+            fits("sizes", sizes.len(), n)?;
+            let mut ratios = Vec::with_capacity(n);
+            for (i, &size) in sizes.iter().enumerate() {
+                let valid = (1..=1_000_000_000).contains(&size) && shape[axes[i]] > 0;
+                let size = if valid { size } else { return Err(format!("`sizes` has {size}")) };
+                ratios.push(size as f32 / shape[axes[i]] as f32);
+            }
+            let common = match policy {
+                "stretch" => None,
+                "not_larger" => Some(ratios.iter().copied().fold(f32::INFINITY, f32::min)),
+                "not_smaller" => Some(ratios.iter().copied().fold(0.0, f32::max)),
+                other => return Err(format!("`keep_aspect_ratio_policy` cannot be `{other}`")),
+            };
+            for (i, &size) in sizes.iter().enumerate() {
+                resized.push(match common {
+                    None => new(i, size as usize, ratios[i]),
+                    Some(c) => new(i, (c * shape[axes[i]] as f32).round() as usize, c),
+                });
+            }
+        }
+        _ => return Err("takes either `scales` or `sizes`".to_owned()),
+    }
+    if let Some(a) = resized.iter().find(|a| a.output > LONGEST) {
+        return Err(format!(
+            "axis {} would have {} elements, more than {LONGEST}",
+            a.axis, a.output
+        ));
+    }
+    resized.retain(|a| a.output != a.input || a.scale != 1.0 || crop);
+    if let Some(a) = resized.iter().find(|a| a.input == 0 && a.output > 0) {
+        return Err(format!("axis {} has no elements to resize", a.axis));
+    }
+    Ok(resized)
+}
+
+/// The elements that an output element is made of along one axis: 1, 2 or 4.
+///
+/// # Errors
+/// Says which mode is unknown.
+pub fn width(call: &Call<'_>) -> Result<usize, String> {
+    match call.str("mode").unwrap_or("nearest") {
+        "nearest" => Ok(1),
+        "linear" => Ok(2),
+        "cubic" => Ok(4),
+        other => Err(format!("`mode` cannot be `{other}`")),
+    }
+}
+
+/// What the output positions of an axis are made of.
+///
+/// # Errors
+/// Says which mode is unknown or not supported.
+pub fn taps(call: &Call<'_>, axis: &Axis) -> Result<Taps, String> {
+    if call.int("antialias").unwrap_or(0) != 0 && axis.scale < 1.0 {
+        return Err("`antialias` is not supported; resize without it, or blur before".to_owned());
+    }
+    let width = width(call)?;
+    let mut taps = Taps {
+        places: vec![Vec::with_capacity(axis.output); width],
+        weights: vec![Vec::with_capacity(axis.output); width],
+        outside: Vec::with_capacity(axis.output),
+    };
+    let last = axis.input as f32 - 1.0;
+    for position in 0..axis.output {
+        let (at, outside) = place(call, axis, position as f32)?;
+        taps.outside.push(outside);
+        let first = at.floor();
+        let (from, weights) = match width {
+            1 => (nearest(call, at)?, vec![1.0]),
+            2 => {
+                let at = at.clamp(0.0, last);
+                (at.floor(), vec![1.0 - (at - at.floor()), at - at.floor()])
+            }
+            _ => {
+                let a = call.float("cubic_coeff_a").unwrap_or(-0.75);
+                let exclude = call.int("exclude_outside").unwrap_or(0) != 0;
+                let inside = |i: usize| (0.0..=last).contains(&(first - 1.0 + i as f32));
+                let mut weights = cubic(a, at - first);
+                if exclude {
+                    (0..4).filter(|&i| !inside(i)).for_each(|i| weights[i] = 0.0);
+                    let sum: f32 = weights.iter().sum();
+                    weights.iter_mut().for_each(|w| *w /= sum);
+                }
+                (first - 1.0, weights.to_vec())
+            }
+        };
+        for (i, weight) in weights.into_iter().enumerate() {
+            // What lies outside is the nearest element inside.
+            taps.places[i].push((from + i as f32).clamp(0.0, last) as i64);
+            taps.weights[i].push(weight);
+        }
+    }
+    Ok(taps)
+}
+
+/// The place in the input of an output position, and whether it lies outside of it.
+fn place(call: &Call<'_>, axis: &Axis, x: f32) -> Result<(f32, bool), String> {
+    let Axis { scale, length, .. } = *axis;
+    let (input, output) = (axis.input as f32, axis.output as f32);
+    let half = (x + 0.5) / scale - 0.5;
+    let mode = call.str("coordinate_transformation_mode").unwrap_or("half_pixel");
+    let at = match mode {
+        "half_pixel" => half,
+        "half_pixel_symmetric" => {
+            // The output may be cut to an integer; its middle stays where it was.
+            let center = input / 2.0;
+            center * (1.0 - output / length) + half
+        }
+        "pytorch_half_pixel" => {
+            if output > 1.0 {
+                half
+            } else {
+                0.0
+            }
+        }
+        "align_corners" => {
+            if output > 1.0 {
+                x * (input - 1.0) / (length - 1.0)
+            } else {
+                0.0
+            }
+        }
+        "asymmetric" => x / scale,
+        "tf_crop_and_resize" => {
+            let [start, end] = axis.region;
+            if output > 1.0 {
+                start * (input - 1.0) + x * (end - start) * (input - 1.0) / (output - 1.0)
+            } else {
+                0.5 * (start + end) * (input - 1.0)
+            }
+        }
+        other => {
+            return Err(format!("`coordinate_transformation_mode` cannot be `{other}`"));
+        }
+    };
+    Ok((at, mode == "tf_crop_and_resize" && !(0.0..=input - 1.0).contains(&at)))
+}
+
+fn nearest(call: &Call<'_>, at: f32) -> Result<f32, String> {
+    Ok(match call.str("nearest_mode").unwrap_or("round_prefer_floor") {
+        "round_prefer_floor" => (at - 0.5).ceil(),
+        "round_prefer_ceil" => (at + 0.5).floor(),
+        "floor" => at.floor(),
+        "ceil" => at.ceil(),
+        other => return Err(format!("`nearest_mode` cannot be `{other}`")),
+    })
+}
+
+/// Keys' kernel at a place between the second and the third of four elements.
+fn cubic(a: f32, s: f32) -> [f32; 4] {
+    let near = |s: f32| ((a + 2.0) * s - (a + 3.0)) * s * s + 1.0;
+    let far = |s: f32| ((a * s - 5.0 * a) * s + 8.0 * a) * s - 4.0 * a;
+    [far(s + 1.0), near(s), near(1.0 - s), far(2.0 - s)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cubic;
+
+    #[test]
+    fn weights_of_the_cubic_kernel_sum_to_one() {
+        for s in [0.0, 0.125, 0.5, 0.875] {
+            assert!((cubic(-0.75, s).iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        }
+        assert_eq!(cubic(-0.5, 0.0), [0.0, 1.0, 0.0, 0.0]);
+    }
+}
