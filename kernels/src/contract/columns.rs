@@ -1,6 +1,6 @@
 //! Where the right operand of a product comes from.
 
-use super::serial::{TILE_COLUMNS, TILE_ROWS};
+use super::tile::{TILE_COLUMNS, TILE_ROWS};
 use std::ops::Range;
 
 /// A `[k, n]` matrix that can be copied out block by block.
@@ -16,6 +16,18 @@ pub(crate) struct Strided<'a> {
     pub offset: usize,
     pub row: usize,
     pub col: usize,
+}
+
+impl Strided<'_> {
+    #[inline(always)]
+    pub(crate) fn at(&self, i: usize, k: usize) -> f32 {
+        self.data[self.offset + i * self.row + k * self.col]
+    }
+
+    /// The same without the first rows.
+    pub(crate) fn skip(self, rows: usize) -> Self {
+        Strided { offset: self.offset + rows * self.row, ..self }
+    }
 }
 
 impl Columns for Strided<'_> {

@@ -3,8 +3,8 @@
 //! The products of an output element are ordered by channel within the group and then by the position
 //! in the kernel, row-major. Nothing is materialised but the block of windows that is being packed.
 
-use super::columns::Columns;
-use super::serial::{Left, Out};
+use super::columns::{Columns, Strided};
+use super::out::Out;
 use super::{Arithmetic, product};
 use crate::Pool;
 use std::ops::Range;
@@ -105,7 +105,7 @@ pub fn conv(
             image: groups * channels * pixels,
             pixels,
         };
-        let left = Left { data: w, offset: g * outputs * k, row: k, col: 1 };
+        let left = Strided { data: w, offset: g * outputs * k, row: k, col: 1 };
         // SAFETY: the groups' outputs do not overlap.
         let out = unsafe { images.skip(g * outputs * positions) };
         product(pool, arithmetic, [outputs, shape.batch * positions, k], left, &windows, out);

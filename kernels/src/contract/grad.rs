@@ -7,7 +7,10 @@
 use super::columns::{Columns, Strided};
 use super::facts::Facts;
 use super::pack::{Extras, LeftPanel, RightPanel, narrow};
-use super::serial::{BLOCK_COLUMNS, BLOCK_ROWS, Left, TILE_COLUMNS, TILE_ROWS, Tile};
+use super::serial::{BLOCK_COLUMNS, BLOCK_ROWS};
+#[cfg(target_arch = "x86_64")]
+use super::tile::Raises;
+use super::tile::{TILE_COLUMNS, TILE_ROWS, Tile};
 use super::{GRAIN, K_CHUNK, Matrices, cut};
 use crate::Pool;
 use crate::pa::{self, Offset};
@@ -145,7 +148,6 @@ unsafe fn block(
     [own, right, delta]: [Strided<'_>; 3],
     target: Target,
 ) {
-    let left = Left { data: delta.data, offset: delta.offset, row: delta.row, col: delta.col };
     let mut sums: Tile = [0.0; TILE_ROWS * TILE_COLUMNS];
     let store = |i: Range<usize>, j: Range<usize>, sums: &Tile, add: bool| {
         // Along the memory: lines of the output are rows or columns of the tile.
@@ -169,7 +171,7 @@ unsafe fn block(
                 let all = w.right.all();
                 for first in rows.clone().step_by(BLOCK_ROWS) {
                     let block = first..(first + BLOCK_ROWS).min(rows.end);
-                    w.left.pack(left, block.clone(), chunk.clone(), (0, 23), |facts| Extras {
+                    w.left.pack(delta, block.clone(), chunk.clone(), (0, 23), |facts| Extras {
                         floors: form(false, facts, all, offset) != Form::Raw,
                         ceilings: false,
                         masks: false,
@@ -206,11 +208,6 @@ impl Own {
         Own { values, nan }
     }
 }
-
-/// What the bits of the slopes of a tile are raised by, in whole cache lines.
-#[cfg(target_arch = "x86_64")]
-#[repr(align(64))]
-pub(crate) struct Raises(pub [i32; TILE_ROWS * TILE_COLUMNS]);
 
 #[cfg(target_arch = "x86_64")]
 multiversion! { pam

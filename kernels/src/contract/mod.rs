@@ -12,16 +12,18 @@
 //!
 //! [`columns`] says where the right operand comes from: a strided matrix, or the windows of an image
 //! for convolutions. `serial` computes one block on one thread; it packs the operands into panels and
-//! calls the micro-kernel that is exact for what the panels hold, or goes row by row where there is
+//! calls the micro-kernel of a [`tile`] that is exact for what the panels hold, or goes row by row where there is
 //! none. `grad` holds the three-operand contractions.
 
 mod columns;
 mod conv;
-mod facts;
+pub(crate) mod facts;
 mod grad;
+mod out;
 pub(crate) mod pack;
 mod rows;
 mod serial;
+pub(crate) mod tile;
 
 pub use conv::{ConvShape, Spatial, conv};
 pub use grad::{matmul_grad_a, matmul_grad_b};
@@ -29,14 +31,9 @@ pub use grad::{matmul_grad_a, matmul_grad_b};
 use crate::Pool;
 use crate::pa::Offset;
 use columns::{Columns, Strided};
-#[cfg(target_arch = "x86_64")]
-pub(crate) use facts::Form;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use grad::Raises;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use pack::{LeftPanel, RightPanel};
-use serial::{Left, Out, serial};
-pub(crate) use serial::{TILE_COLUMNS, TILE_ROWS, Tile};
+use out::Out;
+use serial::serial;
+use tile::{TILE_COLUMNS, TILE_ROWS};
 
 /// The length of the chunks of a sum, part of the numerics.
 pub const K_CHUNK: usize = 256;
@@ -104,7 +101,7 @@ pub fn matmul(
     a.check("a", m, k);
     b.check("b", k, n);
     let one = |i: usize, out: Out, pool: Option<&Pool>| {
-        let left = Left { data: a.data, offset: a.offsets[i], row: a.row, col: a.col };
+        let left = Strided { data: a.data, offset: a.offsets[i], row: a.row, col: a.col };
         product(pool, arithmetic, [m, n, k], left, &b.at(i), out);
     };
     let base = Out::dense(out, n);
@@ -127,7 +124,7 @@ fn product(
     pool: Option<&Pool>,
     arithmetic: Arithmetic,
     [m, n, k]: [usize; 3],
-    left: Left<'_>,
+    left: Strided<'_>,
     right: &impl Columns,
     out: Out,
 ) {

@@ -4,9 +4,9 @@
 //! extremes of the magnitudes are gathered; from those of two panels follows which micro-kernel is
 //! exact for them, and what else of the left operand it reads.
 
-use super::columns::{Columns, interleave};
+use super::columns::{Columns, Strided, interleave};
 use super::facts::{Facts, Form, gather};
-use super::serial::{Left, TILE_COLUMNS, TILE_ROWS};
+use super::tile::{TILE_COLUMNS, TILE_ROWS};
 use crate::isa::{Isa, isa};
 use crate::pa::{BIAS, INF, MAGNITUDE, MIN, Offset, round_mantissa};
 use crate::simd::multiversion;
@@ -198,7 +198,7 @@ impl LeftPanel {
 
     pub(crate) fn pack(
         &mut self,
-        left: Left<'_>,
+        left: Strided<'_>,
         rows: Range<usize>,
         k: Range<usize>,
         (offset, mantissa): (Offset, u32),

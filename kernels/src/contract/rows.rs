@@ -1,10 +1,10 @@
 //! Products row by row: the portable form, which is also the one for few rows.
 
 use super::K_CHUNK;
-use super::columns::Columns;
+use super::columns::{Columns, Strided};
 use super::facts::{Facts, Form, gather};
+use super::out::Out;
 use super::pack::narrow;
-use super::serial::{Left, Out};
 use crate::function;
 use crate::pa::{BIAS, Offset};
 use crate::simd::{F2, multiversion};
@@ -19,7 +19,7 @@ pub(crate) fn product(
     m: usize,
     columns: Range<usize>,
     k: usize,
-    left: Left<'_>,
+    left: Strided<'_>,
     right: &impl Columns,
     out: Out,
     (offset, mantissa): (Offset, u32),

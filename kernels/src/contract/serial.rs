@@ -1,17 +1,15 @@
 //! One block of a product on one thread.
 
-use super::columns::Columns;
+use super::columns::{Columns, Strided};
 use super::facts::Form;
+use super::out::Out;
 use super::pack::{Extras, LeftPanel, RightPanel};
+use super::tile::{TILE_COLUMNS, TILE_ROWS};
 use super::{Arithmetic, K_CHUNK, rows};
 use crate::pa::Offset;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Rows of a register tile.
-pub(crate) const TILE_ROWS: usize = 12;
-/// Columns of a register tile.
-pub(crate) const TILE_COLUMNS: usize = 32;
 /// Columns that are packed at a time: enough that packing the left operand once for each of these
 /// blocks costs little.
 pub(crate) const BLOCK_COLUMNS: usize = 2048;
@@ -19,138 +17,6 @@ pub(crate) const BLOCK_COLUMNS: usize = 2048;
 pub(crate) const BLOCK_ROWS: usize = 20 * TILE_ROWS;
 /// Rows below which tiles waste more than they gain.
 const FEW_ROWS: usize = 4;
-
-/// The sums of a register tile.
-pub(crate) type Tile = [f32; TILE_ROWS * TILE_COLUMNS];
-
-/// The left operand: a strided `[m, k]` matrix.
-#[derive(Clone, Copy)]
-pub(crate) struct Left<'a> {
-    pub data: &'a [f32],
-    pub offset: usize,
-    pub row: usize,
-    pub col: usize,
-}
-
-impl Left<'_> {
-    #[inline(always)]
-    pub(crate) fn at(&self, i: usize, k: usize) -> f32 {
-        self.data[self.offset + i * self.row + k * self.col]
-    }
-
-    pub(crate) fn skip(self, rows: usize) -> Self {
-        Left { offset: self.offset + rows * self.row, ..self }
-    }
-}
-
-/// Where an output goes. Column j lies at `j`, or, for the columns of a batch of images, at
-/// `j / per · stride + j % per`.
-#[derive(Clone, Copy)]
-pub(crate) struct Out {
-    base: *mut f32,
-    pub row: usize,
-    per: usize,
-    stride: usize,
-}
-
-// SAFETY: the threads of a product write different elements.
-unsafe impl Send for Out {}
-// SAFETY: as above.
-unsafe impl Sync for Out {}
-
-impl Out {
-    /// A dense matrix.
-    pub(crate) fn dense(out: &mut [f32], row: usize) -> Out {
-        Out { base: out.as_mut_ptr(), row, per: usize::MAX, stride: 0 }
-    }
-
-    /// `[images, rows, per]`, where the columns run over images and positions.
-    pub(crate) fn images(out: &mut [f32], per: usize, stride: usize) -> Out {
-        Out { base: out.as_mut_ptr(), row: per, per, stride }
-    }
-
-    /// The same from a later element on.
-    ///
-    /// # Safety
-    /// The element must belong to the output.
-    pub(crate) unsafe fn skip(self, elements: usize) -> Out {
-        // SAFETY: the caller promises that the element exists.
-        Out { base: unsafe { self.base.add(elements) }, ..self }
-    }
-
-    /// Asks for the columns of a tile from `j` on, which lie far apart in a dense matrix, before they
-    /// are needed.
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn fetch(&self, rows: Range<usize>, j: usize) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        if self.per == usize::MAX {
-            for i in rows {
-                let at = self.base.wrapping_add(i * self.row + j).cast::<i8>();
-                // SAFETY: a prefetch reads nothing, wherever it points.
-                unsafe {
-                    _mm_prefetch::<_MM_HINT_T0>(at);
-                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64));
-                }
-            }
-        }
-    }
-
-    /// Writes, or adds to, elements of row `i` from column `j` on.
-    ///
-    /// # Safety
-    /// The row and the columns must belong to the output, and no other thread may use them.
-    #[inline(always)]
-    pub(crate) unsafe fn store(&self, i: usize, j: usize, values: &[f32], add: bool) {
-        // SAFETY: the caller promises it.
-        unsafe { self.store_rows(i..i + 1, j, values, values.len(), values.len(), add) };
-    }
-
-    /// Writes, or adds to, `width` columns from `j` on of some rows; `values` holds them row by row
-    /// at a distance of `stride`.
-    ///
-    /// # Safety
-    /// The rows and the columns must belong to the output, and no other thread may use them.
-    #[inline(never)]
-    #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
-    pub(crate) unsafe fn store_rows(
-        &self,
-        rows: Range<usize>,
-        j: usize,
-        values: &[f32],
-        stride: usize,
-        width: usize,
-        add: bool,
-    ) {
-        let mut done = 0;
-        while done < width {
-            let column = j + done;
-            // A division is dear, and a dense matrix needs none.
-            let (image, position) = if self.per == usize::MAX {
-                (0, column)
-            } else {
-                (column / self.per, column % self.per)
-            };
-            let n = (width - done).min(self.per - position);
-            let place = image * self.stride + position;
-            let mut from = done;
-            for i in rows.clone() {
-                // SAFETY: the caller promises that these elements exist and are its own.
-                let out = unsafe {
-                    std::slice::from_raw_parts_mut(self.base.add(i * self.row + place), n)
-                };
-                let values = &values[from..from + n];
-                from += stride;
-                if add {
-                    out.iter_mut().zip(values).for_each(|(o, v)| *o += v);
-                } else {
-                    out.copy_from_slice(values);
-                }
-            }
-            done += n;
-        }
-    }
-}
 
 #[derive(Default)]
 struct Workspace {
@@ -170,7 +36,7 @@ pub(crate) fn serial(
     m: usize,
     columns: Range<usize>,
     k: usize,
-    left: Left<'_>,
+    left: Strided<'_>,
     right: &impl Columns,
     out: Out,
 ) {
@@ -207,7 +73,7 @@ fn tiled(
     m: usize,
     columns: Range<usize>,
     k: usize,
-    left: Left<'_>,
+    left: Strided<'_>,
     right: &impl Columns,
     out: Out,
     numbers: (Offset, u32),
@@ -250,7 +116,7 @@ fn native(
     m: usize,
     columns: Range<usize>,
     k: usize,
-    left: Left<'_>,
+    left: Strided<'_>,
     right: &impl Columns,
     out: Out,
 ) {

@@ -7,7 +7,7 @@
 #![allow(clippy::wildcard_imports, reason = "the intrinsics are named one by one below")]
 
 use super::unrolled;
-use crate::contract::{Raises, TILE_COLUMNS, TILE_ROWS, Tile};
+use crate::contract::tile::{Raises, TILE_COLUMNS, TILE_ROWS, Tile};
 use std::arch::asm;
 use std::arch::x86_64::*;
 

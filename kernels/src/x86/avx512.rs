@@ -6,7 +6,7 @@
 #![allow(clippy::wildcard_imports, reason = "the intrinsics are named one by one below")]
 
 use super::unrolled;
-use crate::contract::{TILE_COLUMNS, TILE_ROWS, Tile};
+use crate::contract::tile::{TILE_COLUMNS, TILE_ROWS, Tile};
 use std::arch::asm;
 use std::arch::x86_64::*;
 

@@ -6,7 +6,7 @@
 
 use super::avx512::{add_where, load, store};
 use super::unrolled;
-use crate::contract::{Raises, TILE_COLUMNS, TILE_ROWS, Tile};
+use crate::contract::tile::{Raises, TILE_COLUMNS, TILE_ROWS, Tile};
 use std::arch::x86_64::*;
 
 const MAGNITUDE: i32 = 0x7FFF_FFFF;

@@ -5,7 +5,9 @@ mod avx2;
 mod avx512;
 mod avx512_grad;
 
-use crate::contract::{Form, LeftPanel, Raises, RightPanel, TILE_COLUMNS, TILE_ROWS, Tile};
+use crate::contract::facts::Form;
+use crate::contract::pack::{LeftPanel, RightPanel};
+use crate::contract::tile::{Raises, TILE_COLUMNS, TILE_ROWS, Tile};
 use crate::isa::{Isa, isa};
 use crate::pa::{self, BIAS, Offset};
 use crate::simd::multiversion;
