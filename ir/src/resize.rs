@@ -5,6 +5,7 @@
 //! as onnxruntime does, so that ties between neighbours fall alike.
 
 use crate::attr::Attr;
+use crate::geometry::normalize_axes;
 use crate::op::{Call, normalize_axis};
 
 /// The longest axis that is made: a table of neighbours and weights for each position has to fit.
@@ -53,6 +54,7 @@ fn floats<'c>(call: &Call<'c>, name: &str) -> Option<&'c [f32]> {
 pub fn axes(call: &Call<'_>, shape: &[usize]) -> Result<Vec<Axis>, String> {
     let all: Vec<i64> = (0..shape.len() as i64).collect();
     let listed = call.ints("axes").filter(|v| !v.is_empty()).unwrap_or(&all);
+    normalize_axes(listed, shape.len())?;
     let axes: Vec<usize> =
         listed.iter().map(|&a| normalize_axis(a, shape.len())).collect::<Result<_, _>>()?;
     let n = axes.len();
@@ -146,7 +148,7 @@ pub fn width(call: &Call<'_>) -> Result<usize, String> {
 /// Says which mode is unknown or not supported.
 pub fn taps(call: &Call<'_>, axis: &Axis) -> Result<Taps, String> {
     if call.int("antialias").unwrap_or(0) != 0 && axis.scale < 1.0 {
-        return Err("`antialias` is not supported; resize without it, or blur before".to_owned());
+        return Err("`antialias` is not supported".to_owned());
     }
     let width = width(call)?;
     let mut taps = Taps {
@@ -250,6 +252,33 @@ fn cubic(a: f32, s: f32) -> [f32; 4] {
 #[cfg(test)]
 mod tests {
     use super::cubic;
+    use crate::text::parse;
+    use crate::verify::verify;
+
+    #[test]
+    fn attributes_that_do_not_fit_are_named() {
+        for (attributes, message) in [
+            ("", "takes either `scales` or `sizes`"),
+            ("scales=[1.0, 2.0], sizes=[2, 6]", "takes either `scales` or `sizes`"),
+            ("scales=[2.0]", "`scales` has 1 entries, not 2"),
+            ("scales=[1.0, -2.0]", "`scales` has -2"),
+            ("sizes=[2, 4398046511104]", "`sizes` has 4398046511104"),
+            ("sizes=[2, 999999999]", "axis 1 would have 999999999 elements"),
+            ("axes=[1, -1], sizes=[4, 4]", "axis 1 is named twice"),
+            ("axes=[2], sizes=[4]", "axis 2 is out of range"),
+            ("scales=[1.0, 2.0], mode=\"area\"", "`mode` cannot be `area`"),
+            (
+                "sizes=[2, 6], coordinate_transformation_mode=\"tf_crop_and_resize\"",
+                "tf_crop_and_resize needs `roi`",
+            ),
+        ] {
+            let text = format!(
+                "graph g {{\n  in x: f32[2,3]\n  y: f32[2,6] = Resize(x) {{{attributes}}}\n  out y = y\n}}"
+            );
+            let error = format!("{:?}", verify(&parse(&text, &[]).unwrap()).unwrap_err());
+            assert!(error.contains(message), "{attributes}: {error}");
+        }
+    }
 
     #[test]
     fn weights_of_the_cubic_kernel_sum_to_one() {

@@ -61,3 +61,25 @@ fn bodies_of_functions_keep_ranks() {
     assert!(graph.nodes.iter().all(|n| n.op.level() != Level::Pam));
     assert_eq!(graph.ty(graph.outputs[0].value).shape, [0usize; 0]);
 }
+
+#[test]
+fn former_resizing_is_read() {
+    let lines = "in x: f32[1,1,2,3]\n y: f32[1,1,4,6] = Resize(x) \
+                 {coordinate_transformation_mode=\"asymmetric\", nearest_mode=\"floor\", scales=[1.0, 1.0, 2.0, 2.0]}\n \
+                 out y = y";
+    let graph = parse(&format!("graph g {{\n{lines}\n}}"), &[]).unwrap();
+    for (op_type, opset) in [("Upsample", 9), ("Resize", 10)] {
+        let mut model = export(&graph, &ModelProto::default(), &BTreeMap::new()).unwrap();
+        model.opset_import[0].version = Some(opset);
+        let node = &mut model.graph.as_mut().unwrap().node[0];
+        assert_eq!(node.op_type(), "Resize");
+        node.op_type = Some(op_type.to_owned());
+        node.attribute.clear();
+        // There was no region before the scales.
+        node.input.remove(1);
+        let file = ModelFile { model, path: PathBuf::from("former.onnx") };
+        let read = import(&[file], &ImportOptions::default()).unwrap().graph;
+        assert_eq!(read.nodes.len(), 1);
+        assert_eq!(read.nodes[0].attrs, graph.nodes[0].attrs, "{op_type}");
+    }
+}

@@ -42,7 +42,7 @@ fn interpolate(
     let rank = lo.shape(x).len();
     let mut sum = None;
     for (places, weights) in taps.places.iter().zip(&taps.weights) {
-        if weights.iter().all(|&w| w == 0.0) {
+        if !weights.is_empty() && weights.iter().all(|&w| w == 0.0) {
             continue;
         }
         let places = lo.constant(Tensor::new(vec![places.len()], places.clone()));
