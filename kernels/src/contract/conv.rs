@@ -205,7 +205,7 @@ impl Windows<'_> {
                 let begin = at as i64 - wide.before;
                 let out = out[done * stride + j..].iter_mut().step_by(stride).take(run);
                 match self.line(&row, &column) {
-                    Some(line) => read_steps(line, begin, wide.dilation, run, out),
+                    Some(line) => read_steps(line, begin, wide.dilation, out),
                     None => out.for_each(|o| *o = 0.0),
                 }
                 column.advance(1);
@@ -249,17 +249,16 @@ fn source(axis: &Spatial, output: usize, tap: usize) -> Option<usize> {
     (at < axis.input).then_some(at)
 }
 
-/// As many elements as `run` says, `step` apart from `begin` on; those outside of the line are zeros.
+/// Elements `step` apart from `begin` on; those outside of the line are zeros.
 #[inline(always)]
 fn read_steps<'o>(
     line: &[f32],
     begin: i64,
     step: usize,
-    run: usize,
     mut out: impl Iterator<Item = &'o mut f32>,
 ) {
     if step == 1 {
-        let low = begin.min(0).unsigned_abs().min(run as u64) as usize;
+        let low = begin.min(0).unsigned_abs() as usize;
         let first = begin.max(0).min(line.len() as i64) as usize;
         out.by_ref().take(low).for_each(|o| *o = 0.0);
         out.by_ref().zip(&line[first..]).for_each(|(o, x)| *o = *x);

@@ -10,10 +10,11 @@
 //!
 //! # Rooms
 //!
-//! [`columns`] says where the right operand comes from: a strided matrix, or the windows of an image
-//! for convolutions. `serial` computes one block on one thread; it packs the operands into panels and
-//! calls the micro-kernel of a [`tile`] that is exact for what the panels hold, or goes row by row where there is
-//! none. `grad` holds the three-operand contractions.
+//! [`columns`] says where the operands come from: a strided matrix, or for the right one the windows of an
+//! image, for convolutions; [`out`] says where the sums go. `serial` computes one block on one thread: it
+//! packs the operands into panels ([`pack`]), finds out what they hold ([`facts`]) and calls the micro-kernel of
+//! a [`tile`] that is exact for it, or goes row by row where there is none ([`rows`]). `grad` holds the
+//! three-operand contractions.
 
 mod columns;
 mod conv;
