@@ -136,7 +136,7 @@ pub fn binary(op: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
         Binary::Sub => pam::map2(function::Sub, a, b, y),
         Binary::Max => pam::map2(function::Max, a, b, y),
         Binary::Min => pam::map2(function::Min, a, b, y),
-        Binary::Mul => map2(|a: f32, b: f32| a * b, a, b, y),
+        Binary::Mul => map2(function::NativeMul, a, b, y),
         Binary::Div => map2(|a: f32, b: f32| a / b, a, b, y),
         Binary::Pow => map2(f32::powf, a, b, y),
         Binary::Rem => map2(|a: f32, b: f32| a % b, a, b, y),

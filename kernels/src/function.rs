@@ -42,6 +42,7 @@ functions! {
     Log2 F1(x) => pa::log2(x);
     ScalePow2(k: i32) F1(x) => pa::scale_pow2(x, k);
     Round(bits: u32) F1(x) => pa::round_mantissa(x, bits);
+    NativeMul F2(a, b) => a * b;
     // Without compensation, so that the offset is a constant.
     PlainMul F2(a, b) => pa::mul(a, b, 0);
     PlainDiv F2(a, b) => pa::div(a, b, 0);

@@ -18,6 +18,7 @@ mod isa;
 mod native;
 pub mod pa;
 mod pool;
+pub mod prefetch;
 pub mod random;
 pub mod reduce;
 mod simd;

@@ -32,13 +32,16 @@ const ERF: [f64; 19] = [
 pub(crate) fn erf(x: f32) -> f32 {
     let z = f64::from(x).clamp(-4.0, 4.0);
     let s = z * z * 0.125 - 1.0;
-    let (mut sum, mut n) = (0f64, ERF.len());
-    // A plain loop, since a fold over so many terms is not inlined.
+    // Even and odd powers by themselves, since each addition waits for the one before. A plain loop, since a
+    // fold over so many terms is not inlined.
+    let s2 = s * s;
+    let (mut even, mut odd, mut n) = (ERF[ERF.len() - 1], 0f64, ERF.len() - 1);
     while n > 0 {
-        n -= 1;
-        sum = sum.mul_add(s, ERF[n]);
+        n -= 2;
+        odd = odd.mul_add(s2, ERF[n + 1]);
+        even = even.mul_add(s2, ERF[n]);
     }
-    let value = (z * sum) as f32;
+    let value = (z * odd.mul_add(s, even)) as f32;
     if x.abs() >= 4.0 { 1f32.copysign(x) } else { value }
 }
 

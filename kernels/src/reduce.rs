@@ -8,8 +8,10 @@
 //! in ascending order. The order depends on nothing else.
 
 use crate::Pool;
-use crate::function::{maximum, minimum};
-use crate::simd::multiversion;
+use crate::function::{MODERATE, NativeMul, PlainMul, Quick2, maximum, minimum};
+use crate::pa::magnitude;
+use crate::simd::{F2, multiversion};
+use std::ops::Range;
 
 /// The length of the chunks of a sum, part of the numerics.
 pub const SUM_CHUNK: usize = 4096;
@@ -96,12 +98,63 @@ pub fn reduce_rows(reduction: Reduction, row: usize, x: &[f32], out: &mut [f32])
     rows(reduction, row, x, out);
 }
 
+/// A product whose sums along rows need no memory for the products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product {
+    /// The native one.
+    Native,
+    /// [`pa::mul`](crate::pa::mul) without compensation.
+    Pa,
+}
+
+/// The sums of `product(a, b)` along rows of `row` elements, on this thread: the bits of the products'
+/// [`reduce_rows`].
+///
+/// # Panics
+/// Where the slices do not fit.
+pub fn sum_products(product: Product, row: usize, a: &[f32], b: &[f32], out: &mut [f32]) {
+    assert_eq!([a.len(), b.len()], [row * out.len(); 2], "a and b have a row for each result");
+    match product {
+        Product::Native => native_products(row, a, b, out),
+        Product::Pa => pa_products(row, a, b, out),
+    }
+}
+
+multiversion! { pam
+    fn pa_products(row: usize, a: &[f32], b: &[f32], out: &mut [f32]) {
+        // The quick way, until it has been wrong twice.
+        let mut failures = 0;
+        for (r, y) in out.iter_mut().enumerate() {
+            let (a, b) = (&a[r * row..][..row], &b[r * row..][..row]);
+            if failures < 2 {
+                let mut products = Moderate { a, b, measures: [0; LANES] };
+                *y = sum_row(row, &mut products);
+                let within = |m: &u32| *m < MODERATE.end - MODERATE.start;
+                if products.measures.iter().all(within) {
+                    continue;
+                }
+                failures += 1;
+            }
+            *y = sum_row(row, &mut Products { f: PlainMul, a, b });
+        }
+    }
+}
+
+multiversion! {
+    fn native_products(row: usize, a: &[f32], b: &[f32], out: &mut [f32]) {
+        for (r, y) in out.iter_mut().enumerate() {
+            let (a, b) = (&a[r * row..][..row], &b[r * row..][..row]);
+            *y = sum_row(row, &mut Products { f: NativeMul, a, b });
+        }
+    }
+}
+
 multiversion! { pam
     fn rows(reduction: Reduction, row: usize, x: &[f32], out: &mut [f32]) {
         for (r, y) in out.iter_mut().enumerate() {
             let x = &x[r * row..][..row];
             *y = match reduction {
-                Reduction::Sum => sum_row(x),
+                Reduction::Sum => sum_row(row, &mut Numbers(x)),
                 Reduction::Max => extreme_row(x, f32::NEG_INFINITY, maximum),
                 Reduction::Min => extreme_row(x, f32::INFINITY, minimum),
             };
@@ -136,21 +189,94 @@ fn extreme_row(x: &[f32], start: f32, pick: impl Fn(f32, f32) -> f32) -> f32 {
     extreme
 }
 
-#[inline(always)]
-fn sum_row(x: &[f32]) -> f32 {
-    let mut total = 0.0;
-    for (c, chunk) in x.chunks(SUM_CHUNK).enumerate() {
-        let mut lanes = [0f32; LANES];
-        let blocks = chunk.chunks_exact(LANES);
-        let rest = blocks.remainder();
-        for block in blocks {
-            lanes.iter_mut().zip(block).for_each(|(l, &x)| *l += x);
+/// What is summed. A trait, since the compiler may leave the body of a closure outside of the loop.
+trait Terms {
+    /// Adds those in a range to the lanes.
+    fn add(&mut self, lanes: &mut [f32; LANES], range: Range<usize>);
+}
+
+struct Numbers<'x>(&'x [f32]);
+
+impl Terms for Numbers<'_> {
+    #[inline(always)]
+    fn add(&mut self, lanes: &mut [f32; LANES], range: Range<usize>) {
+        add(lanes, &self.0[range]);
+    }
+}
+
+struct Products<'x, F> {
+    f: F,
+    a: &'x [f32],
+    b: &'x [f32],
+}
+
+impl<F: F2> Terms for Products<'_, F> {
+    #[inline(always)]
+    fn add(&mut self, lanes: &mut [f32; LANES], range: Range<usize>) {
+        let (a, a_rest) = self.a[range.clone()].as_chunks::<LANES>();
+        let (b, b_rest) = self.b[range].as_chunks::<LANES>();
+        for (a, b) in a.iter().zip(b) {
+            for i in 0..LANES {
+                lanes[i] += self.f.call(a[i], b[i]);
+            }
         }
-        lanes.iter_mut().zip(rest).for_each(|(l, &x)| *l += x);
+        for ((lane, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
+            *lane += self.f.call(*a, *b);
+        }
+    }
+}
+
+/// Products of moderate numbers, and whether they were.
+struct Moderate<'x> {
+    a: &'x [f32],
+    b: &'x [f32],
+    /// How far above the least moderate number there were magnitudes.
+    measures: [u32; LANES],
+}
+
+impl Terms for Moderate<'_> {
+    #[inline(always)]
+    fn add(&mut self, lanes: &mut [f32; LANES], range: Range<usize>) {
+        let (a, a_rest) = self.a[range.clone()].as_chunks::<LANES>();
+        let (b, b_rest) = self.b[range].as_chunks::<LANES>();
+        let mut measures = self.measures;
+        for (a, b) in a.iter().zip(b) {
+            for i in 0..LANES {
+                let above = |x: f32| magnitude(x).wrapping_sub(MODERATE.start);
+                measures[i] = measures[i].max(above(a[i])).max(above(b[i]));
+                lanes[i] += PlainMul.quick(a[i], b[i]);
+            }
+        }
+        self.measures = measures;
+        for ((lane, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
+            *lane += PlainMul.call(*a, *b);
+        }
+    }
+}
+
+/// The sum of a row of `n` numbers.
+#[inline(always)]
+fn sum_row(n: usize, terms: &mut impl Terms) -> f32 {
+    let (mut total, mut at) = (0.0, 0);
+    while at < n {
+        let mut lanes = [0f32; LANES];
+        let end = (at + SUM_CHUNK).min(n);
+        terms.add(&mut lanes, at..end);
         let sum = tree(&mut lanes);
-        total = if c == 0 { sum } else { total + sum };
+        total = if at == 0 { sum } else { total + sum };
+        at = end;
     }
     total
+}
+
+/// Adds neighbouring numbers to the lanes.
+#[inline(always)]
+fn add(lanes: &mut [f32; LANES], x: &[f32]) {
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    for block in blocks {
+        lanes.iter_mut().zip(block).for_each(|(l, &x)| *l += x);
+    }
+    lanes.iter_mut().zip(rest).for_each(|(l, &x)| *l += x);
 }
 
 #[inline(always)]

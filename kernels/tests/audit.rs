@@ -6,7 +6,7 @@ use pam_kernels::audit::{KernelAudit, Kind, SECTION, audit_file, audit_self};
 use pam_kernels::contract::{Arithmetic, Matrices, matmul, matmul_grad_a};
 use pam_kernels::elementwise::{Binary, Ternary, Unary, binary, ternary, unary};
 use pam_kernels::random::fill_uniform;
-use pam_kernels::reduce::{Reduction, reduce};
+use pam_kernels::reduce::{Product, Reduction, reduce, sum_products};
 use std::hint::black_box;
 use std::process::Command;
 use std::time::Instant;
@@ -105,6 +105,7 @@ fn use_kernels() {
     matmul(&pool, arithmetic, [64, 64, 64], m, m, &mut y);
     matmul_grad_a(&pool, (0, 5), [64, 64, 64], m, m, m, &mut y);
     reduce(&pool, Reduction::Sum, [64, 64, 1], &a, &mut z[..64]);
+    sum_products(Product::Pa, 64, &a, &a, &mut z[..64]);
     fill_uniform([1, 2], 0, 0, &mut z);
     black_box((y, z));
 }
@@ -157,6 +158,7 @@ fn kernels_are_clean_and_planted_multiplications_are_found() {
         "pack::narrow",
         "grad::raise",
         "reduce::rows",
+        "reduce::pa_products",
         "reduce::columns",
         "elementwise::quick1",
         "elementwise::quick2",

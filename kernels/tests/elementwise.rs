@@ -2,6 +2,7 @@
 
 use pam_kernels::elementwise::{Binary, Unary, binary, unary};
 use pam_kernels::pa;
+use pam_kernels::reduce::{Product, Reduction, reduce_rows, sum_products};
 use proptest::prelude::*;
 
 /// Numbers that stay normal under every operation, or anything.
@@ -66,6 +67,35 @@ proptest! {
             check(Unary::PaExp2, &pa::exp2)?;
             check(Unary::PaLog2, &pa::log2)?;
             check(Unary::Scale(k), &|x| pa::scale_pow2(x, k))?;
+        }
+    }
+
+    #[test]
+    fn sums_of_products_are_sums_of_stored_ones(
+        row in prop_oneof![1usize..200, 4090usize..4200], rows in 1usize..6, seed in any::<u64>(),
+        wild in 0usize..900, at in 0usize..900,
+    ) {
+        let n = row * rows;
+        let mut a = numbers(n, seed, true);
+        let mut b = numbers(n, !seed, true);
+        let span = at.min(n)..(at + wild % 100).min(n);
+        // Zeros and ends of the range, whose sums stay numbers, in one operand or in both.
+        let ends = [0.0, -0.0, 1e-38, -3e38, 1e-45];
+        for i in span {
+            a[i] = ends[i % 5];
+            b[i] = if wild % 2 == 0 { b[i] } else { ends[i % 3] };
+        }
+        let bits = |y: &[f32]| {
+            let number = |x: &f32| if x.is_nan() { f32::NAN } else { *x };
+            y.iter().map(|x| number(x).to_bits()).collect::<Vec<u32>>()
+        };
+        for (product, op) in [(Product::Native, Binary::Mul), (Product::Pa, Binary::PaMul(0))] {
+            let mut products = vec![0.0; n];
+            binary(op, &a, &b, &mut products);
+            let (mut y, mut z) = (vec![0.0; rows], vec![0.0; rows]);
+            reduce_rows(Reduction::Sum, row, &products, &mut y);
+            sum_products(product, row, &a, &b, &mut z);
+            prop_assert_eq!(bits(&y), bits(&z), "{:?}", product);
         }
     }
 

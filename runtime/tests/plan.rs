@@ -269,6 +269,36 @@ fn rows_are_reduced_within_one_program() {
 }
 
 #[test]
+fn operands_that_repeat_themselves_are_read_right() {
+    let numbers = |n: usize| (0..n).map(|i| (i % 89) as f32 - 40.0).collect::<Vec<f32>>();
+    // Periods of parts of a cache line and of several, of a whole tile and longer ones; 30,000 elements
+    // and more are divided among threads.
+    for (n, row) in [(9, 3), (3001, 10), (700, 70), (40, 1000), (30, 1024), (33, 1025), (8, 5000)] {
+        let text = format!(
+            "in x: f32[{n},{row}]\n in b: f32[{row}]\n in w: f32[2]\n
+             y: f32[{n},{row}] = Add(x, b)\n r: f32[1,{row}] = Reshape(b) {{shape=[1,{row}]}}\n
+             e: f32[{n},{row}] = Expand(r) {{shape=[{n},{row}]}}\n s: f32[1] = Slice(w) {{starts=[1],ends=[2],axes=[0]}}\n
+             z: f32[{n},{row}] = Sub(e, y)\n u: f32[{n},{row}] = Max(z, s)\n out u = u\n out e = e"
+        );
+        let (x, b) = (numbers(n * row), numbers(row));
+        let at = |i: usize| (b[i % row] - (x[i] + b[i % row])).max(3.0);
+        let expected: Vec<f32> = (0..n * row).map(at).collect();
+        let repeated: Vec<f32> = (0..n * row).map(|i| b[i % row]).collect();
+        for threads in [1, 3] {
+            let plan = plan(&certified(graph(&text)), PlanOptions::default()).unwrap();
+            let mut e = Executor::new(plan, threads).unwrap();
+            let inputs =
+                [("x", f(&[n, row], &x)), ("b", f(&[row], &b)), ("w", f(&[2], &[7.0, 3.0]))];
+            inputs.iter().for_each(|(name, value)| e.set(name, value).unwrap());
+            e.evaluate().unwrap();
+            let outputs = e.outputs().unwrap();
+            assert_eq!(floats(&outputs[0].1), &expected[..], "{n} rows of {row}");
+            assert_eq!(floats(&outputs[1].1), &repeated[..], "{n} rows of {row}");
+        }
+    }
+}
+
+#[test]
 fn reshapes_and_outer_slices_take_no_steps() {
     let g = graph(
         "in x: f32[4,6]\n r: f32[24] = Reshape(x) {shape=[24]}\n u: f32[1,24] = Unsqueeze(r) {axes=[0]}\n

@@ -10,7 +10,8 @@
 
 use super::emit::{Header, raw};
 use super::expression::expression;
-use crate::exec::program::{Access, Action, Format, Per, Program, Reg};
+use crate::exec::program::{Access, Action, Format, Multiplied, Per, Program, Reg};
+use crate::host::pointwise::Function;
 use crate::host::strided::Strided;
 use pam_kernels::reduce::Reduction;
 use smallvec::SmallVec;
@@ -110,10 +111,12 @@ impl<'p> Text<'p> {
         let mut held: HashMap<Reg, usize> = HashMap::new();
         for (i, operand) in program.operands.iter().enumerate() {
             held.insert(Reg::In(i as u16), i);
-            let what = match operand.access {
-                Access::Single { offset, temp } => {
-                    held.insert(Reg::Temp(temp), i);
-                    What::Single(offset)
+            if let Some(temp) = operand.kept {
+                held.insert(Reg::Temp(temp), i);
+            }
+            let what = match &operand.access {
+                Access::Walk(walk) if operand.kept.is_some() && walk.is_single() => {
+                    What::Single(walk.offset as usize)
                 }
                 _ => What::Load,
             };
@@ -123,25 +126,39 @@ impl<'p> Text<'p> {
             let (to, value) = match action {
                 Action::Fill { operand, to } => (*to, usize::from(*operand)),
                 Action::Copy { from, to } | Action::Spread { from, to } => (*to, held[from]),
-                Action::Reduce { reduction, from, to } => {
-                    let what = What::Reduce(*reduction);
-                    (*to, text.push(what, &[held[from]], program.format(*to)))
+                Action::Reduce { reduction, from, by, to } => {
+                    let mut of = held[from];
+                    if let Some(Multiplied { function, by, .. }) = by {
+                        of = text.compute(function, &[of, held[by]], program.format(*from))?;
+                    }
+                    (*to, text.push(What::Reduce(*reduction), &[of], program.format(*to)))
                 }
                 Action::Compute { function, args, to, .. } => {
                     let args: SmallVec<[usize; 3]> =
                         args.iter().flatten().map(|r| held[r]).collect();
-                    let name = |i: usize| args.get(i).map_or("0".to_owned(), |v| format!("v{v}"));
-                    let value = expression(function, [name(0), name(1), name(2)])?;
-                    if value.contains("native_") {
-                        text.header = if rows { Header::NativeRows } else { Header::Native };
-                    }
-                    (*to, text.push(What::Compute(value), &args, program.format(*to)))
+                    (*to, text.compute(function, &args, program.format(*to))?)
                 }
             };
             held.insert(to, value);
         }
         text.outs = (0..program.outs.len()).map(|k| held[&Reg::Out(k as u16)]).collect();
         Ok(text)
+    }
+
+    /// The number that a function of others is.
+    fn compute(
+        &mut self,
+        function: &Function,
+        args: &[usize],
+        format: Format,
+    ) -> Result<usize, String> {
+        let name = |i: usize| args.get(i).map_or("0".to_owned(), |v| format!("v{v}"));
+        let value = expression(function, [name(0), name(1), name(2)])?;
+        if value.contains("native_") {
+            let rows = self.program.row > 1;
+            self.header = if rows { Header::NativeRows } else { Header::Native };
+        }
+        Ok(self.push(What::Compute(value), args, format))
     }
 
     fn push(&mut self, what: What, args: &[usize], format: Format) -> usize {
@@ -166,7 +183,7 @@ impl<'p> Text<'p> {
     /// What happens to each element.
     fn elements(&self) -> String {
         let mut text = String::new();
-        self.compute(&self.outs, &mut text);
+        self.needed(&self.outs, &mut text);
         self.store(Per::Element, "n", &mut text);
         text
     }
@@ -200,7 +217,7 @@ impl<'p> Text<'p> {
         if !results.is_empty() {
             let _ = writeln!(text, "    PAM_EACH_OF_ROW(e, 0, there ? {row}u : 0) {{");
             let _ = writeln!(text, "    u64 n = first + e;");
-            self.compute(&results, &mut text);
+            self.needed(&results, &mut text);
             self.store(Per::Element, "n", &mut text);
             let _ = writeln!(text, "    }}");
         }
@@ -224,7 +241,7 @@ impl<'p> Text<'p> {
         let _ = writeln!(text, "    PAM_EACH_OF_ROW(e, begin, there ? end : begin) {{");
         let _ = writeln!(text, "    u64 n = first + e;");
         let args: Vec<usize> = reductions.iter().map(|&v| self.values[v].args[0]).collect();
-        self.compute(&args, text);
+        self.needed(&args, text);
         for (&v, arg) in reductions.iter().zip(&args) {
             let _ = writeln!(text, "    take(a{v}, {}, as_float(v{arg}), e - begin);", code(v));
         }
@@ -253,7 +270,7 @@ impl<'p> Text<'p> {
     }
 
     /// Declares what one element of these values needs.
-    fn compute(&self, values: &[usize], text: &mut String) {
+    fn needed(&self, values: &[usize], text: &mut String) {
         let mut needed = vec![false; self.values.len()];
         values.iter().for_each(|&v| needed[v] = true);
         for v in (0..needed.len()).rev() {

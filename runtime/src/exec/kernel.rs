@@ -5,6 +5,7 @@ use crate::host::pointwise::{self, Function};
 use pam_ir::op::Op;
 use pam_ir::types::DType;
 use pam_kernels::elementwise::{self, Binary, Ternary, Unary};
+use pam_kernels::reduce::Product;
 
 /// A kernel that computes a tile.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +85,15 @@ impl Kernel {
             Kernel::Host(f) if f.op == Op::Where && i == 0 => 1,
             Kernel::Host(f) => f.from.size(),
             Kernel::Unary(_) | Kernel::Binary(_) | Kernel::Ternary(_) => 4,
+        }
+    }
+
+    /// The product it is, if that can be summed without being stored.
+    pub fn product(&self) -> Option<Product> {
+        match self {
+            Kernel::Binary(Binary::Mul) => Some(Product::Native),
+            Kernel::Binary(Binary::PaMul(0)) => Some(Product::Pa),
+            _ => None,
         }
     }
 

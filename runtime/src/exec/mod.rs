@@ -9,6 +9,7 @@ mod cpu;
 pub mod kernel;
 pub mod memory;
 pub mod program;
+mod tile;
 
 use crate::cuda::Machine;
 use crate::cuda::source::Source;

@@ -15,20 +15,29 @@
 
 use super::kernel::Kernel;
 use super::memory::Outs;
+use super::tile::{Counts, Tile};
 use crate::host::number::{of, of_mut, with_size};
 use crate::host::pointwise::Function;
 use crate::host::strided::Strided;
 use pam_kernels::Pool;
-use pam_kernels::reduce::{Reduction, reduce_rows};
+use pam_kernels::prefetch::{Intent, prefetch};
+use pam_kernels::reduce::{Product, Reduction};
 use smallvec::SmallVec;
-use std::ops::Range;
+use std::slice::Chunks;
 
-/// Bytes that the registers of one thread may take together.
-const CACHE: usize = 24 * 1024;
+/// Bytes that the registers of one thread may take together, operands and what is fetched ahead included:
+/// more than a first-level cache, since what each action costs beside its loops costs more than reading
+/// some of them from the second level.
+const CACHE: usize = 56 * 1024;
 /// Limits of the number of elements of a tile.
 const TILE: (usize, usize) = (256, 4096);
 /// Elements below which a program runs on one thread: handing over costs more than it gains.
 const GRAIN: usize = 16 * 1024;
+
+/// Bytes of a cache line.
+const CACHE_LINE: usize = 64;
+/// Actions below which nothing is fetched ahead.
+const FEW: usize = 4;
 
 /// What there is one number for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,13 +75,6 @@ pub enum Reg {
 pub enum Access {
     /// Element i for element i.
     Direct,
-    /// One element for all, kept in a register during the whole program.
-    Single {
-        /// Position of the element.
-        offset: usize,
-        /// The register.
-        temp: u16,
-    },
     /// Along strides.
     Walk(Strided),
     /// Element i for element i, out of the memory of a result, before that is written.
@@ -86,6 +88,8 @@ pub struct Operand {
     pub format: Format,
     /// How it is read.
     pub access: Access,
+    /// The scratch register in which it stays during the whole program, as every tile reads the same.
+    pub kept: Option<u16>,
 }
 
 /// One thing that happens to a tile.
@@ -122,6 +126,8 @@ pub enum Action {
         reduction: Reduction,
         /// Floats, one for each element.
         from: Reg,
+        /// What they are multiplied by before they are summed.
+        by: Option<Multiplied>,
         /// Floats, one for each row.
         to: Reg,
     },
@@ -132,6 +138,17 @@ pub enum Action {
         /// Numbers of elements, or of rows.
         to: Reg,
     },
+}
+
+/// The second operand of products that are only summed.
+#[derive(Clone, Debug)]
+pub struct Multiplied {
+    /// What.
+    pub function: Function,
+    /// How, on the CPU.
+    pub product: Product,
+    /// Floats, one for each element.
+    pub by: Reg,
 }
 
 /// A program.
@@ -149,26 +166,31 @@ pub struct Program {
     pub outs: SmallVec<[Format; 4]>,
     /// The scratch registers.
     pub temps: Vec<Format>,
-    /// Elements of a tile, a multiple of the row.
+    /// Elements of a tile, a multiple of the row and of what repeats.
     tile: usize,
 }
 
 impl Program {
-    /// A program over `count` elements in rows of `row`.
+    /// A program over `count` elements in rows of `row`. Operands that are kept repeat themselves after
+    /// `period` elements, a multiple of the row.
     pub fn new(
-        [count, row]: [usize; 2],
+        [count, row, period]: [usize; 3],
         operands: Vec<Operand>,
         actions: Vec<Action>,
         outs: SmallVec<[Format; 4]>,
         temps: Vec<Format>,
     ) -> Program {
-        let elements = temps.iter().chain(&outs).filter(|f| f.per == Per::Element);
-        let width: usize = elements.map(|f| f.size).sum();
+        let direct = operands.iter().filter(|o| o.access == Access::Direct).map(|o| &o.format);
+        let width = |formats: &mut dyn Iterator<Item = &Format>| -> usize {
+            formats.filter(|f| f.per == Per::Element).map(|f| f.size).sum()
+        };
+        let copies = if actions.len() < FEW { 1 } else { 2 };
+        let width = width(&mut temps.iter()) + copies * width(&mut outs.iter().chain(direct));
         let tile = (CACHE / width.max(1)).clamp(TILE.0, TILE.1);
-        let tile = match row {
+        let tile = match period {
             // Multiples of 64 elements keep every register of every size aligned to a cache line.
             1 => (tile / 64 * 64).min(count.next_multiple_of(64)).max(64),
-            row => (tile / row * row).min(count).max(row),
+            period => (tile / period * period).min(count).max(period),
         };
         Program { count, row, operands, actions, outs, temps, tile }
     }
@@ -189,16 +211,12 @@ impl Program {
 
     /// Bytes a scratch register takes.
     fn room(&self, format: &Format) -> usize {
-        format.size * self.numbers(format.per, self.tile).next_multiple_of(64)
+        self.counts(self.tile).bytes(*format).next_multiple_of(CACHE_LINE)
     }
 
     /// How many numbers there are for so many elements.
-    fn numbers(&self, per: Per, elements: usize) -> usize {
-        match per {
-            Per::Element => elements,
-            Per::Row => elements / self.row,
-            Per::Program => 1,
-        }
+    fn counts(&self, elements: usize) -> Counts {
+        Counts { elements, rows: elements / self.row }
     }
 
     /// How many operations it applies to each element.
@@ -231,8 +249,9 @@ impl Program {
             return self.serial(from, to, ins, outs, scratch);
         }
         let (mut low, mut high) = (Outs::new(), Outs::new());
+        let counts = self.counts(middle - from);
         for (out, f) in outs.into_iter().zip(&self.outs) {
-            let (l, h) = out.split_at_mut(self.numbers(f.per, middle - from) * f.size);
+            let (l, h) = out.split_at_mut(counts.bytes(*f));
             low.push(l);
             high.push(h);
         }
@@ -252,120 +271,79 @@ impl Program {
         mut outs: Outs<'_>,
         scratch: &mut [u8],
     ) {
+        let mut n = self.counts(self.tile.min(to - from));
         let mut temps: SmallVec<[&mut [u8]; 16]> = SmallVec::new();
         let mut scratch = scratch;
         for format in &self.temps {
             let (temp, rest) = scratch.split_at_mut(self.room(format));
-            temps.push(temp);
+            temps.push(&mut temp[..n.bytes(*format)]);
             scratch = rest;
         }
         for (operand, bytes) in self.operands.iter().zip(ins) {
-            if let Access::Single { offset, temp } = operand.access {
+            if let (Access::Walk(walk), Some(temp)) = (&operand.access, operand.kept) {
                 with_size!(operand.format.size, T => {
-                    of_mut::<T>(temps[temp as usize])[0] = of::<T>(bytes)[offset];
+                    walk.read(of::<T>(bytes), 0, of_mut::<T>(temps[temp as usize]));
                 });
             }
         }
-        let mut at = from;
-        while at < to {
-            let n = self.tile.min(to - at);
-            let mut tile =
-                Tile { program: self, ins, from, at, n, temps: &mut temps, outs: &mut outs };
-            self.actions.iter().for_each(|action| tile.act(action));
-            at += n;
-        }
-    }
-}
-
-/// The registers while one tile is computed.
-struct Tile<'t, 's, 'm> {
-    program: &'t Program,
-    ins: &'t [&'t [u8]],
-    from: usize,
-    at: usize,
-    n: usize,
-    temps: &'t mut SmallVec<[&'s mut [u8]; 16]>,
-    outs: &'t mut Outs<'m>,
-}
-
-impl<'s, 'm> Tile<'_, 's, 'm> {
-    fn act(&mut self, action: &Action) {
-        let row = self.program.row;
-        match action {
-            Action::Fill { operand, to } => self.fill(*operand, *to),
-            Action::Copy { from, to } => {
-                self.write(*to, |tile, out| out.copy_from_slice(tile.get(*from)));
+        let mut at = self.counts(from);
+        while at.elements < to {
+            if at.elements + n.elements > to {
+                n = self.counts(to - at.elements);
             }
-            Action::Compute { kernel, args, to, .. } => self.write(*to, |tile, out| {
-                let arg = |i: usize| args[i].map_or(&[][..], |r| tile.get(r));
-                kernel.compute([arg(0), arg(1), arg(2)], out);
-            }),
-            Action::Reduce { reduction, from, to } => self.write(*to, |tile, out| {
-                reduce_rows(*reduction, row, of(tile.get(*from)), of_mut(out));
-            }),
-            Action::Spread { from, to } => {
-                let Format { size, .. } = self.program.format(*to);
-                self.write(*to, |tile, out| {
-                    with_size!(size, T => {
-                        let (values, out) = (of::<T>(tile.get(*from)), of_mut::<T>(out));
-                        let n = out.len() / values.len();
-                        out.chunks_mut(n).zip(values).for_each(|(o, x)| o.fill(*x));
-                    })
-                });
-            }
-        }
-    }
-
-    fn fill(&mut self, operand: u16, to: Reg) {
-        let Operand { format, access } = &self.program.operands[operand as usize];
-        self.write(to, |tile, out| match access {
-            Access::Direct => out.copy_from_slice(tile.get(Reg::In(operand))),
-            Access::InPlace(k) => {
-                // A result that is nothing but a copy of what it overwrites is there already.
-                if to != Reg::Out(*k) {
-                    out.copy_from_slice(tile.get(Reg::Out(*k)));
+            let tiles = self.operands.iter().zip(ins).map(|(operand, &bytes)| {
+                let direct = operand.access == Access::Direct;
+                if direct {
+                    &bytes[at.bytes(operand.format)..][..n.bytes(operand.format)]
+                } else {
+                    bytes
                 }
+            });
+            let tiles: SmallVec<[&[u8]; 16]> = tiles.collect();
+            let scratch = temps.iter_mut().zip(&self.temps).map(|(t, f)| &mut t[..n.bytes(*f)]);
+            let results = outs.iter_mut().zip(&self.outs).map(|(out, f)| {
+                let (tile, rest) = std::mem::take(out).split_at_mut(n.bytes(*f));
+                *out = rest;
+                tile
+            });
+            let mut own: SmallVec<[&mut [u8]; 24]> = scratch.chain(results).collect();
+            let mut ahead = self.ahead(ins, &outs, at + n, to);
+            let mut tile = Tile { program: self, at, ins: &tiles, own: &mut own };
+            for action in &self.actions {
+                for (shares, intent) in &mut ahead {
+                    if let Some(share) = shares.next() {
+                        prefetch(share, *intent);
+                    }
+                }
+                tile.act(action);
             }
-            Access::Single { .. } => unreachable!("a single number stays in its register"),
-            Access::Walk(walk) => with_size!(format.size, T => {
-                let at = tile.program.numbers(format.per, tile.at);
-                walk.read(of::<T>(tile.ins[operand as usize]), at, of_mut::<T>(out));
-            }),
-        });
-    }
-
-    /// Where the tile of a register lies that begins at element `first`, in bytes.
-    fn range(&self, reg: Reg, first: usize) -> Range<usize> {
-        let Format { size, per } = self.program.format(reg);
-        let begin = if per == Per::Program { 0 } else { self.program.numbers(per, first) * size };
-        begin..begin + self.program.numbers(per, self.n) * size
-    }
-
-    /// The tile of a register for reading.
-    fn get(&self, reg: Reg) -> &[u8] {
-        match reg {
-            Reg::In(i) => &self.ins[i as usize][self.range(reg, self.at)],
-            Reg::Temp(t) => &self.temps[t as usize][self.range(reg, 0)],
-            Reg::Out(k) => &self.outs[k as usize][self.range(reg, self.at - self.from)],
+            at = at + n;
         }
     }
 
-    /// Takes the register to write out of the set, so that the others can be read meanwhile.
-    fn write(&mut self, to: Reg, f: impl FnOnce(&Self, &mut [u8])) {
-        match to {
-            Reg::Temp(t) => {
-                let range = self.range(to, 0);
-                let register: &'s mut [u8] = std::mem::take(&mut self.temps[t as usize]);
-                f(self, &mut register[range]);
-                self.temps[t as usize] = register;
-            }
-            Reg::Out(k) => {
-                let range = self.range(to, self.at - self.from);
-                let register: &'m mut [u8] = std::mem::take(&mut self.outs[k as usize]);
-                f(self, &mut register[range]);
-                self.outs[k as usize] = register;
-            }
-            Reg::In(_) => unreachable!("operands are not written"),
+    /// What is fetched of the tile that begins at `at` while the one before it is computed: a share before
+    /// each action, so that the memory is always at work. A short program only waits for the memory.
+    fn ahead<'m>(
+        &self,
+        ins: &[&'m [u8]],
+        outs: &'m Outs<'_>,
+        at: Counts,
+        to: usize,
+    ) -> SmallVec<[(Chunks<'m, u8>, Intent); 8]> {
+        let n = self.tile.min(to - at.elements);
+        if n == 0 || self.actions.len() < FEW {
+            return SmallVec::new();
         }
+        let share = n.div_ceil(self.actions.len());
+        let shares = |bytes: &'m [u8], from: usize, size: usize| {
+            bytes[from..from + n * size].chunks((share * size).next_multiple_of(CACHE_LINE))
+        };
+        let whole = |f: &Format| f.per == Per::Element;
+        let ins = self.operands.iter().zip(ins).filter(|(o, _)| o.access == Access::Direct);
+        let ins = ins.map(|(o, bytes)| (o.format, *bytes)).filter(|(f, _)| whole(f));
+        let read = ins.map(|(f, bytes)| (shares(bytes, at.bytes(f), f.size), Intent::Read));
+        let outs = self.outs.iter().zip(outs).filter(|(f, _)| whole(f));
+        let written = outs.map(|(f, bytes)| (shares(bytes, 0, f.size), Intent::Write));
+        read.chain(written).collect()
     }
 }

@@ -52,6 +52,12 @@ impl Strided {
         self.strides.iter().all(|&s| s == 0)
     }
 
+    /// After how many elements it repeats itself, if not before its end.
+    pub fn period(&self) -> usize {
+        let repeating = self.strides.iter().take_while(|s| **s == 0).count();
+        self.dims[repeating..].iter().product()
+    }
+
     /// Copies the elements `from..from + out.len()` of the walk.
     pub fn read<T: Copy>(&self, source: &[T], from: usize, out: &mut [T]) {
         if out.is_empty() {

@@ -5,11 +5,11 @@
 //! these and decides which results are stored.
 
 use crate::exec::kernel::Kernel;
-use crate::exec::program::{Access, Action, Format, Operand, Per, Program, Reg};
+use crate::exec::program::{Access, Action, Format, Multiplied, Operand, Per, Program, Reg};
 use crate::host::pointwise::Function;
 use crate::host::strided::Strided;
 use pam_ir::graph::ValueId;
-use pam_kernels::reduce::Reduction;
+use pam_kernels::reduce::{Product, Reduction};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
@@ -42,12 +42,27 @@ pub struct Read {
     pub walk: Option<Strided>,
 }
 
+/// The longest period of operands that are kept.
+const MAX_PERIOD: usize = 1024;
+
+/// After how many elements a read repeats itself, if that is soon enough for it to be kept.
+fn repeats(read: &Read) -> Option<usize> {
+    let walk = read.walk.as_ref()?;
+    let period = walk.period();
+    let soon = period <= MAX_PERIOD && period < walk.count();
+    (read.format.per == Per::Program || read.format.per == Per::Element && soon).then_some(period)
+}
+
+#[derive(Clone, Copy)]
 enum Work {
     Compute(Function),
     Reduce(Reduction),
+    /// Sums the products of two operands.
+    SumProducts(Function, Product),
     Spread,
 }
 
+#[derive(Clone)]
 struct Operation {
     work: Work,
     args: SmallVec<[Virtual; 3]>,
@@ -174,6 +189,8 @@ impl Draft {
             stored.entry(v).or_default().push(k as u16);
             outs.extend(self.format(v));
         }
+        let operations = self.products_summed(|v| stored.contains_key(&v));
+        let period = self.period();
         let overwritten = |r: usize| in_place.iter().position(|p| *p == Some(r));
         // Where each register is read last. What is neither read nor stored is not computed.
         let mut last: HashMap<Virtual, usize> = HashMap::new();
@@ -181,7 +198,7 @@ impl Draft {
             let v = Virtual::Result(i as u32);
             last.contains_key(&v) || stored.contains_key(&v)
         };
-        for (i, op) in self.operations.iter().enumerate().rev() {
+        for (i, op) in operations.iter().enumerate().rev() {
             if lives(&last, i) {
                 op.args.iter().for_each(|&a| _ = last.entry(a).or_insert(i));
             }
@@ -196,13 +213,13 @@ impl Draft {
             let access = match (&read.walk, overwritten(r)) {
                 (_, Some(k)) => Access::InPlace(k as u16),
                 (None, None) => Access::Direct,
-                (Some(walk), None) if walk.is_single() && used => {
-                    let temp = pool.take(read.format);
-                    at.insert(v, Reg::Temp(temp));
-                    Access::Single { offset: walk.offset as usize, temp }
-                }
                 (Some(walk), None) => Access::Walk(walk.clone()),
             };
+            let kept = (used && repeats(read).is_some_and(|p| period.is_multiple_of(p)))
+                .then(|| pool.take(read.format));
+            if let Some(temp) = kept {
+                at.insert(v, Reg::Temp(temp));
+            }
             // What a store overwrites is fetched before the tile's first result is written.
             match access {
                 Access::Direct => {
@@ -213,9 +230,9 @@ impl Draft {
                     at.insert(v, to);
                     actions.push(Action::Fill { operand: r as u16, to });
                 }
-                Access::InPlace(_) | Access::Single { .. } | Access::Walk(_) => {}
+                Access::InPlace(_) | Access::Walk(_) => {}
             }
-            operands.push(Operand { format: read.format, access });
+            operands.push(Operand { format: read.format, access, kept });
         }
         // Results that are nothing but a copy of an operand.
         let mut copies: Vec<(&Virtual, &SmallVec<[u16; 2]>)> =
@@ -227,7 +244,7 @@ impl Draft {
                 actions.push(Action::Fill { operand: r as u16, to: Reg::Out(k) });
             }
         }
-        for (i, op) in self.operations.iter().enumerate().filter(|(i, _)| lives(&last, *i)) {
+        for (i, op) in operations.iter().enumerate().filter(|(i, _)| lives(&last, *i)) {
             let mut args = [None; 3];
             for (slot, &a) in args.iter_mut().zip(&op.args) {
                 if let (Virtual::Operand(r), None) = (a, at.get(&a)) {
@@ -248,12 +265,14 @@ impl Draft {
                     Action::Compute { function: *function, kernel, args, to }
                 }
                 (Work::Reduce(reduction), Some(from)) => {
-                    Action::Reduce { reduction: *reduction, from, to }
+                    Action::Reduce { reduction: *reduction, from, by: None, to }
+                }
+                (&Work::SumProducts(function, product), Some(from)) => {
+                    let by = args[1].map(|by| Multiplied { function, product, by });
+                    Action::Reduce { reduction: Reduction::Sum, from, by, to }
                 }
                 (Work::Spread, Some(from)) => Action::Spread { from, to },
-                (Work::Reduce(_) | Work::Spread, None) => {
-                    unreachable!("a reduction has an operand")
-                }
+                (_, None) => unreachable!("what is not computed has an operand"),
             });
             at.insert(v, to);
             for &k in stored.get(&v).into_iter().flat_map(|s| &s[1..]) {
@@ -271,13 +290,59 @@ impl Draft {
             done.dedup();
             for v in done {
                 let whole_program = matches!(v, Virtual::Operand(r)
-                    if matches!(operands[r as usize].access, Access::Single { .. }));
+                    if operands[r as usize].kept.is_some());
                 if let (Reg::Temp(t), false) = (at[&v], whole_program) {
                     pool.give(t);
                 }
             }
         }
-        Program::new([self.count, self.row], operands, actions, outs, pool.formats)
+        Program::new([self.count, self.row, period], operands, actions, outs, pool.formats)
+    }
+
+    /// The operations, but that sums of products take what is multiplied where nothing else needs the
+    /// products.
+    fn products_summed(&self, stored: impl Fn(Virtual) -> bool) -> Vec<Operation> {
+        let mut users = vec![0; self.operations.len()];
+        for arg in self.operations.iter().flat_map(|o| &o.args) {
+            if let Virtual::Result(i) = arg {
+                users[*i as usize] += 1;
+            }
+        }
+        let mut operations = self.operations.clone();
+        for i in 0..operations.len() {
+            let (Work::Reduce(Reduction::Sum), &[Virtual::Result(p)]) =
+                (operations[i].work, &operations[i].args[..])
+            else {
+                continue;
+            };
+            let Operation { work, args, .. } = &operations[p as usize];
+            let sum = match work {
+                Work::Compute(f) => Kernel::of(f).product().map(|p| Work::SumProducts(*f, p)),
+                _ => None,
+            };
+            let whole = |v: &Virtual| self.format(*v).is_some_and(|f| f.per == Per::Element);
+            let free = users[p as usize] == 1 && !stored(Virtual::Result(p));
+            if let Some(work) = sum.filter(|_| free && args.iter().all(whole)) {
+                operations[i] = Operation { work, args: args.clone(), ..operations[i] };
+            }
+        }
+        operations
+    }
+
+    /// After how many elements repeats what the program keeps in registers: a multiple of the row.
+    fn period(&self) -> usize {
+        let periods = self.reads.iter().filter_map(repeats);
+        let period = periods.filter(|p| *p > 1 && p.is_multiple_of(self.row)).max();
+        match period {
+            // Whole cache lines, where they are not too many.
+            Some(p) if self.row == 1 => (1..=64)
+                .map(|n| n * p)
+                .find(|n| n.is_multiple_of(64))
+                .filter(|n| *n <= MAX_PERIOD)
+                .unwrap_or(p),
+            Some(p) => p,
+            None => self.row,
+        }
     }
 
     /// A read whose memory the result `v` of so many bytes can take over: it is read element for
