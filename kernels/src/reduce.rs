@@ -298,16 +298,33 @@ multiversion! { pam
         let rows = || x.chunks_exact(inner).map(|row| &row[first..first + width]);
         match reduction {
             Reduction::Sum => sum_columns(rows(), out),
-            Reduction::Max => {
-                out.fill(f32::NEG_INFINITY);
-                rows().for_each(|r| out.iter_mut().zip(r).for_each(|(m, &x)| *m = maximum(*m, x)));
-            }
-            Reduction::Min => {
-                out.fill(f32::INFINITY);
-                rows().for_each(|r| out.iter_mut().zip(r).for_each(|(m, &x)| *m = minimum(*m, x)));
+            Reduction::Max => extreme_columns(rows(), f32::NEG_INFINITY, maximum, out),
+            Reduction::Min => extreme_columns(rows(), f32::INFINITY, minimum, out),
+        }
+    }
+}
+
+/// In an array of its own, since choosing between what is in memory and something else would become stores of
+/// some lanes only, which are slow on some processors.
+#[inline(always)]
+fn extreme_columns<'x>(
+    rows: impl Iterator<Item = &'x [f32]>,
+    start: f32,
+    pick: impl Fn(f32, f32) -> f32,
+    out: &mut [f32],
+) {
+    let mut extremes = [start; COLUMNS];
+    for row in rows {
+        match <&[f32; COLUMNS]>::try_from(row) {
+            Ok(row) => (0..COLUMNS).for_each(|i| extremes[i] = pick(extremes[i], row[i])),
+            Err(_) => {
+                let mut wide = [start; COLUMNS];
+                wide[..row.len()].copy_from_slice(row);
+                (0..COLUMNS).for_each(|i| extremes[i] = pick(extremes[i], wide[i]));
             }
         }
     }
+    out.copy_from_slice(&extremes[..out.len()]);
 }
 
 #[inline(always)]

@@ -212,6 +212,73 @@ fn left_operands_may_be_transposed_or_repeated() {
     }
 }
 
+/// Numbers of so many exponents from a first one on, of few mantissas so that sums cancel, and zeros of both
+/// kinds where the pattern of bits says so.
+fn cancelling(n: usize, seed: u64, first: i32, exponents: u32, zeros: u32) -> Vec<f32> {
+    let one = |i: usize| {
+        let x = (i as u64 ^ seed << 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let bits = (x >> 32) as u32 ^ (x >> 17) as u32;
+        let exponent = (127 + first) as u32 + (bits >> 8) % exponents;
+        let mantissa = [0, 0, 1, 0x40_0000, 0x7F_FFFF][(bits >> 20) as usize % 5];
+        match bits % 8 {
+            k if zeros >> k & 1 == 1 => f32::from_bits(bits & 0x8000_0000 | u32::from(k == 0)),
+            _ => f32::from_bits(bits << 3 & 0x8000_0000 | exponent << 23 | mantissa),
+        }
+    };
+    (0..n).map(one).collect()
+}
+
+/// A sum that cancels down to its last bit, 2^−63, before the largest number there is beside a zero that may
+/// have a stand-in; and before the next larger one.
+#[test]
+fn what_stands_for_zeros_is_small_enough() {
+    let smallest = f32::from_bits((127 - 40) << 23);
+    let largest = f32::from_bits(((127 - 1) << 23) - 1);
+    for large in [largest, largest.next_up(), 1e-3] {
+        // Whole tiles, since they are filled up with ones.
+        let [some, others] =
+            [[1f32.next_up(), -1.0, 0.0], [smallest, smallest, -large]].map(|x| x.repeat(12));
+        let columns = |x: &[f32]| (0..3).flat_map(|i| [x[i]; 32]).collect::<Vec<f32>>();
+        on_each_isa(|| {
+            for (a, b) in [(&some, columns(&others)), (&others, columns(&some))] {
+                let left = Matrices { data: a, offsets: &[0], row: 3, col: 1 };
+                let right = Matrices { data: &b, offsets: &[0], row: 32, col: 1 };
+                let mut out = vec![0.0; 12 * 32];
+                let plain = Arithmetic::Pa { offset: 0, mantissa: 23 };
+                matmul(&Pool::new(1).unwrap(), plain, [12, 32, 3], left, right, &mut out);
+                assert_eq!(out, [2f32.powi(-63); 12 * 32]);
+            }
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    /// Numbers that stand in the place of zeros must change no sum, least of all one that cancels.
+    #[test]
+    fn zeros_change_no_sum(
+        m in 4usize..30, n in 1usize..70, k in 1usize..300, seed in any::<u64>(),
+        first in -60i32..30, spans in (1u32..40, 1u32..40), zeros in (0u32..256, 0u32..256),
+        one in 0usize..4, offset in prop_oneof![Just(0), Just(1 << 20), Just(-(1 << 22))],
+    ) {
+        // Often only one of the operands has zeros.
+        let zeros = (if one == 0 { 0 } else { zeros.0 }, if one == 1 { 0 } else { zeros.1 });
+        let a = cancelling(m * k, seed, first, spans.0, zeros.0);
+        let b = cancelling(k * n, !seed, first / 2, spans.1, zeros.1);
+        let left = Matrices { data: &a, offsets: &[0], row: k, col: 1 };
+        let right = Matrices { data: &b, offsets: &[0], row: n, col: 1 };
+        let arithmetic = Arithmetic::Pa { offset, mantissa: 23 };
+        on_each_isa(|| {
+            let mut out = vec![f32::NAN; m * n];
+            matmul(&Pool::new(1).unwrap(), arithmetic, [m, n, k], left, right, &mut out);
+            for (i, &x) in out.iter().enumerate() {
+                let expected = chunked(k, |p| pa::mul(a[i / n * k + p], b[p * n + i % n], offset));
+                assert!(same(x, expected), "[{},{}]: {x:e} {expected:e}", i / n, i % n);
+            }
+        });
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]

@@ -175,6 +175,7 @@ unsafe fn block(
                         floors: form(false, facts, all, offset) != Form::Raw,
                         ceilings: false,
                         masks: false,
+                        stand_in: None,
                     });
                     for (p, j) in (from..to).step_by(TILE_COLUMNS).enumerate() {
                         let j = j..(j + TILE_COLUMNS).min(to);

@@ -12,8 +12,8 @@
 //!
 //! [`columns`] says where the operands come from: a strided matrix, or for the right one the windows of an
 //! image, for convolutions; [`out`] says where the sums go. `serial` computes one block on one thread: it
-//! packs the operands into panels ([`pack`]), finds out what they hold ([`facts`]) and calls the micro-kernel of
-//! a [`tile`] that is exact for it, or goes row by row where there is none ([`rows`]). `grad` holds the
+//! packs the operands into panels ([`pack`]), finds out what they hold ([`facts`]), puts numbers in the place of
+//! zeros that need no care ([`stand_in`]) and calls the micro-kernel of a [`tile`] that is exact, or goes row by row where there is none ([`rows`]). `grad` holds the
 //! three-operand contractions.
 
 mod columns;
@@ -24,6 +24,7 @@ mod out;
 pub(crate) mod pack;
 mod rows;
 mod serial;
+pub(crate) mod stand_in;
 pub(crate) mod tile;
 
 pub use conv::{ConvShape, Spatial, conv};

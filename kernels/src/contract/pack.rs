@@ -6,6 +6,9 @@
 
 use super::columns::{Columns, Strided, interleave};
 use super::facts::{Facts, Form, gather};
+#[cfg(target_arch = "x86_64")]
+use super::stand_in::replace_zeros;
+use super::stand_in::{StandIn, sums_with};
 use super::tile::{TILE_COLUMNS, TILE_ROWS};
 use crate::isa::{Isa, isa};
 use crate::pa::{BIAS, INF, MAGNITUDE, MIN, Offset, round_mantissa};
@@ -21,9 +24,19 @@ pub(crate) struct RightPanel {
     data: Vec<f32>,
     /// Where the panels begin: at a cache line, since vectors that straddle two cost twice.
     start: usize,
-    masks: Vec<i32>,
     pub facts: Vec<Facts>,
+    zeros: Vec<Zeros>,
+    masks: Vec<i32>,
     depth: usize,
+}
+
+/// How a panel of the right operand has its zeros.
+#[derive(Clone, Copy, Default)]
+struct Zeros {
+    /// What is in their place.
+    stand_in: Option<StandIn>,
+    /// Whether there are masks.
+    masked: bool,
 }
 
 impl RightPanel {
@@ -32,8 +45,13 @@ impl RightPanel {
         &self.data[self.start..][self.place(p)]
     }
 
-    /// All bits for a number, none for a zero, in a panel that has zeros. AVX2 reads them from memory, as
-    /// it has no registers for them.
+    /// What is in the place of a panel's zeros.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn stand_in(&self, p: usize) -> Option<StandIn> {
+        self.zeros[p].stand_in
+    }
+
+    /// All bits for a number, none for a zero, in a panel that has zeros and no stand-in.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn masks(&self, p: usize) -> &[i32] {
         &self.masks[self.place(p)]
@@ -64,7 +82,7 @@ impl RightPanel {
         self.facts.clear();
         let data = &mut self.data[self.start..][..panels * size];
         let columns = n.clone().step_by(TILE_COLUMNS);
-        for (p, (panel, j)) in data.chunks_exact_mut(size).zip(columns).enumerate() {
+        for (panel, j) in data.chunks_exact_mut(size).zip(columns) {
             let width = TILE_COLUMNS.min(n.end - j);
             source.copy(k.clone(), j..j + width, TILE_COLUMNS, panel);
             if width < TILE_COLUMNS {
@@ -77,9 +95,34 @@ impl RightPanel {
             let mut facts = Facts::default();
             gather(panel, &mut facts);
             self.facts.push(facts);
-            if facts.zero && isa() == Isa::Avx2 {
-                self.masks.resize(panels * size, 0);
-                masks(panel, &mut self.masks[p * size..][..size]);
+        }
+        self.zeros.clear();
+        self.zeros.resize(panels, Zeros::default());
+    }
+
+    /// Puts stand-ins in the place of zeros, or makes masks, for products with panels of the left operand that
+    /// together are such. Only AVX2 needs either: AVX-512 masks by registers, which costs nothing.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn prepare(&mut self, left: Facts, offset: Offset) {
+        if isa() != Isa::Avx2 {
+            return;
+        }
+        for p in 0..self.facts.len() {
+            let (facts, place) = (self.facts[p], self.place(p));
+            if !facts.zero {
+                continue;
+            }
+            let zeros = &mut self.zeros[p];
+            let stand_in = StandIn::right(left, facts, offset);
+            let panel = &mut self.data[self.start..][place.clone()];
+            if stand_in.is_none() && !zeros.masked {
+                zeros.masked = true;
+                self.masks.resize(self.masks.len().max(place.end), 0);
+                masks(panel, facts.smallest, &mut self.masks[place.clone()]);
+            }
+            if stand_in != zeros.stand_in {
+                zeros.stand_in = stand_in;
+                replace_zeros(panel, facts.smallest, stand_in.map_or(0, |s| s.bits));
             }
         }
     }
@@ -116,10 +159,10 @@ multiversion! { pam
 }
 
 multiversion! { pam
-    /// All bits for a number, none for a zero.
-    fn masks(values: &[f32], masks: &mut [i32]) {
+    /// All bits for a number, none for a zero or what stands in its place, below all numbers.
+    fn masks(values: &[f32], smallest: u32, masks: &mut [i32]) {
         for (x, mask) in values.iter().zip(masks) {
-            *mask = -i32::from(x.to_bits() & MAGNITUDE >= MIN);
+            *mask = -i32::from(x.to_bits() & MAGNITUDE >= smallest);
         }
     }
 }
@@ -139,16 +182,22 @@ pub(crate) struct Extras {
     pub ceilings: bool,
     /// Which are zeros.
     pub masks: bool,
+    /// What is in the place of zeros, or nothing.
+    pub stand_in: Option<StandIn>,
 }
 
 impl Extras {
-    /// What products need of a panel with these facts, if the right operand's panels, taken together, ask
-    /// for this form. A single one of them may ask for a cheaper form.
-    pub(crate) fn of(form: Form, facts: Facts) -> Extras {
+    /// What products need of a panel with these facts, if the right operand's panels, taken together, are
+    /// such. A single one of them may ask for a cheaper form.
+    pub(crate) fn of(left: Facts, right: Facts, offset: Offset) -> Extras {
+        let form = Form::of(left, right, offset);
+        let stand_in = StandIn::left(left, right, offset);
+        let zeros = Form::Zeros { left: true, right: true };
         Extras {
-            floors: form >= Form::Zeros { left: true, right: true },
+            floors: form >= zeros && stand_in.is_none(),
             ceilings: form >= Form::Full,
-            masks: facts.zero,
+            masks: left.zero && stand_in.is_none(),
+            stand_in,
         }
     }
 }
@@ -164,6 +213,7 @@ pub(crate) struct LeftPanel {
     ceilings: Vec<i32>,
     masks: Vec<i32>,
     pub facts: Vec<Facts>,
+    stand_ins: Vec<Option<StandIn>>,
     depth: usize,
 }
 
@@ -196,6 +246,18 @@ impl LeftPanel {
         &self.masks[self.place(q)]
     }
 
+    /// What is in the place of a panel's zeros.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn stand_in(&self, q: usize) -> Option<StandIn> {
+        self.stand_ins[q]
+    }
+
+    /// What all panels together are like.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn all(&self) -> Facts {
+        self.facts.iter().copied().reduce(Facts::and).unwrap_or_default()
+    }
+
     pub(crate) fn pack(
         &mut self,
         left: Strided<'_>,
@@ -210,6 +272,7 @@ impl LeftPanel {
         self.panel.resize(size, 0.0);
         self.sums.resize(panels * size, 0);
         self.facts.clear();
+        self.stand_ins.clear();
         let bias = BIAS.wrapping_sub(offset as u32);
         for (q, first) in rows.clone().step_by(TILE_ROWS).enumerate() {
             let height = TILE_ROWS.min(rows.end - first);
@@ -227,8 +290,13 @@ impl LeftPanel {
             gather(panel, &mut facts);
             self.facts.push(facts);
             let place = q * size..(q + 1) * size;
-            sums(panel, bias, &mut self.sums[place.clone()]);
             let extras = extras(facts);
+            self.stand_ins.push(extras.stand_in);
+            let to = &mut self.sums[place.clone()];
+            match extras.stand_in {
+                Some(StandIn { bits, .. }) => sums_with(panel, bias, facts.smallest, bits, to),
+                None => sums(panel, bias, to),
+            }
             if extras.floors {
                 self.floors.resize(panels * size, 0);
                 floors(panel, bias, &mut self.floors[place.clone()]);
@@ -239,7 +307,7 @@ impl LeftPanel {
             }
             if extras.masks {
                 self.masks.resize(panels * size, 0);
-                masks(panel, &mut self.masks[place]);
+                masks(panel, facts.smallest, &mut self.masks[place]);
             }
         }
     }

@@ -1,7 +1,6 @@
 //! One block of a product on one thread.
 
 use super::columns::{Columns, Strided};
-use super::facts::Form;
 use super::out::Out;
 use super::pack::{Extras, LeftPanel, RightPanel};
 use super::tile::{TILE_COLUMNS, TILE_ROWS};
@@ -90,8 +89,9 @@ fn tiled(
             for row in (0..m).step_by(BLOCK_ROWS) {
                 let rows = row..(row + BLOCK_ROWS).min(m);
                 w.left.pack(left, rows.clone(), chunk.clone(), numbers, |facts| {
-                    Extras::of(Form::of(facts, all, offset), facts)
+                    Extras::of(facts, all, offset)
                 });
+                w.right.prepare(w.left.all(), offset);
                 for (p, j) in (from..to).step_by(TILE_COLUMNS).enumerate() {
                     let width = TILE_COLUMNS.min(to - j);
                     for (q, i) in rows.clone().step_by(TILE_ROWS).enumerate() {

@@ -7,6 +7,7 @@ mod avx512_grad;
 
 use crate::contract::facts::Form;
 use crate::contract::pack::{LeftPanel, RightPanel};
+use crate::contract::stand_in::{StandIn, settle};
 use crate::contract::tile::{Raises, TILE_COLUMNS, TILE_ROWS, Tile};
 use crate::isa::{Isa, isa};
 use crate::pa::{self, BIAS, Offset};
@@ -47,11 +48,19 @@ fn halves<const H: usize>(
     out: &mut Tile,
 ) {
     let b = right.panel(p);
-    let form = Form::of(left.facts[q], right.facts[p], offset);
     let sums = left.sums(q);
-    if form == Form::Special {
-        return special(sums, b, offset, out);
-    }
+    let stand_ins = (left.stand_in(q), right.stand_in(p));
+    let form = match Form::of(left.facts[q], right.facts[p], offset) {
+        Form::Special => return special(sums, b, offset, out),
+        // Zeros that something stands in the place of need no care.
+        Form::Zeros { left, right } => {
+            match (left && stand_ins.0.is_none(), right && stand_ins.1.is_none()) {
+                (false, false) => Form::Raw,
+                (left, right) => Form::Zeros { left, right },
+            }
+        }
+        form => form,
+    };
     let (floors, ceilings) = (|| left.floors(q), || left.ceilings(q));
     let masks = || left.masks(q);
     // SAFETY: `isa` says what the processor has, and there is AVX2 at least.
@@ -85,6 +94,9 @@ fn halves<const H: usize>(
                 avx2::full::<H>(sums, floors(), ceilings(), b, out)
             }
         }
+    }
+    if let (Some(StandIn { least, .. }), _) | (_, Some(StandIn { least, .. })) = stand_ins {
+        settle(out, least);
     }
 }
 
