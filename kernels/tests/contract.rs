@@ -280,6 +280,36 @@ proptest! {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn zeros_change_no_sum_of_derivatives(
+        m in 1usize..30, n in 1usize..300, k in 1usize..70, seed in any::<u64>(),
+        first in -60i32..30, spans in (1u32..40, 1u32..40), zeros in (0u32..256, 0u32..256),
+        one in 0usize..4, offset in prop_oneof![Just(0), Just(1 << 20), Just(-(1 << 22))],
+    ) {
+        let zeros = (if one == 0 { 0 } else { zeros.0 }, if one == 1 { 0 } else { zeros.1 });
+        let mut a = cancelling(m * k, seed ^ 7, -3, 6, 1);
+        a[seed as usize % (m * k)] = f32::NAN;
+        let b = cancelling(k * n, !seed, first / 2, spans.1, zeros.1);
+        let d = cancelling(m * n, seed, first, spans.0, zeros.0);
+        let dense = |data, row| Matrices { data, offsets: &[0], row, col: 1 };
+        on_each_isa(|| {
+            let mut out = vec![0.0; m * k];
+            let pool = Pool::new(1).unwrap();
+            let (a, b, d) = (dense(&a, k), dense(&b, n), dense(&d, n));
+            matmul_grad_a(&pool, (offset, 23), [m, n, k], a, b, d, &mut out);
+            for (i, &x) in out.iter().enumerate() {
+                let (r, c) = (i / k, i % k);
+                let expected = chunked(n, |j| {
+                    pa::mul_grad(a.data[i], b.data[c * n + j], d.data[r * n + j], offset)
+                });
+                assert!(same(x, expected), "[{r},{c}]: {x:e} {expected:e}");
+            }
+        });
+    }
+}
+
+proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
     fn random_shapes(m in 1usize..40, n in 1usize..90, k in 1usize..530,

@@ -15,6 +15,11 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
+    /// How far the magnitudes that are not zero range.
+    pub(crate) fn range(self) -> u32 {
+        self.largest.saturating_sub(self.smallest)
+    }
+
     /// What two panels together are like.
     pub(crate) fn and(self, other: Facts) -> Facts {
         Facts {

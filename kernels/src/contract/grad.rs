@@ -5,9 +5,12 @@
 //! mantissa, `right` and `delta` are packed like the operands of a product.
 
 use super::columns::{Columns, Strided};
-use super::facts::Facts;
+use super::facts::{Facts, Form};
 use super::pack::{Extras, LeftPanel, RightPanel, narrow};
 use super::serial::{BLOCK_COLUMNS, BLOCK_ROWS};
+use super::stand_in::StandIn;
+#[cfg(target_arch = "x86_64")]
+use super::stand_in::settle;
 #[cfg(target_arch = "x86_64")]
 use super::tile::Raises;
 use super::tile::{TILE_COLUMNS, TILE_ROWS, Tile};
@@ -171,17 +174,19 @@ unsafe fn block(
                 let all = w.right.all();
                 for first in rows.clone().step_by(BLOCK_ROWS) {
                     let block = first..(first + BLOCK_ROWS).min(rows.end);
-                    w.left.pack(delta, block.clone(), chunk.clone(), (0, 23), |facts| Extras {
-                        floors: form(false, facts, all, offset) != Form::Raw,
-                        ceilings: false,
-                        masks: false,
-                        stand_in: None,
+                    w.left.pack(delta, block.clone(), chunk.clone(), (0, 23), |facts| {
+                        extras(facts, all, offset)
                     });
+                    #[cfg(target_arch = "x86_64")]
+                    if crate::x86::available() && offset == 0 {
+                        let delta = w.left.all();
+                        w.right.prepare(false, |right| StandIn::slope(delta, slopes(right, 0)));
+                    }
                     for (p, j) in (from..to).step_by(TILE_COLUMNS).enumerate() {
                         let j = j..(j + TILE_COLUMNS).min(to);
                         for (q, i) in block.clone().step_by(TILE_ROWS).enumerate() {
                             let i = i..(i + TILE_ROWS).min(block.end);
-                            let own = Own::read(&own, i.clone(), j.clone(), mantissa);
+                            let own = read(&own, i.clone(), j.clone(), mantissa);
                             tile(&own, (&w.left, q), (&w.right, p), j.len(), offset, &mut sums);
                             store(i, j.clone(), &sums, start > 0);
                         }
@@ -193,21 +198,13 @@ unsafe fn block(
 }
 
 /// The operand by which the derivative is taken, for a tile.
-struct Own {
-    values: Tile,
-    nan: bool,
-}
-
-impl Own {
-    fn read(own: &Strided<'_>, i: Range<usize>, j: Range<usize>, mantissa: u32) -> Own {
-        let mut values = [1.0; TILE_ROWS * TILE_COLUMNS];
-        own.copy(i, j, TILE_COLUMNS, &mut values);
-        let nan = values.iter().fold(false, |nan, x| nan | x.is_nan());
-        if mantissa < 23 {
-            narrow(&mut values, mantissa);
-        }
-        Own { values, nan }
+fn read(own: &Strided<'_>, i: Range<usize>, j: Range<usize>, mantissa: u32) -> Tile {
+    let mut values = [1.0; TILE_ROWS * TILE_COLUMNS];
+    own.copy(i, j, TILE_COLUMNS, &mut values);
+    if mantissa < 23 {
+        narrow(&mut values, mantissa);
     }
+    values
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -222,32 +219,40 @@ multiversion! { pam
     }
 }
 
-/// Which micro-kernel is exact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    /// Neither zeros nor anything out of range.
-    Raw,
-    /// Zeros or underflow.
-    Compare,
-    /// Anything.
-    Special,
+/// What the slopes are like that derivatives by a panel's partners have. A slope may be out of range, and is
+/// then no number.
+fn slopes(right: Facts, offset: Offset) -> Facts {
+    let [smallest, largest] = [right.smallest, right.largest].map(i64::from);
+    let lowest = (smallest + i64::from(offset.min(0))) & !MANTISSA;
+    let highest = (largest + MANTISSA + i64::from(offset.max(0))) & !MANTISSA;
+    // What is not finite stays so.
+    let highest = if largest >= INF { INF } else { highest };
+    Facts { smallest: lowest as u32, largest: highest as u32, zero: right.zero }
 }
 
-fn form(nan: bool, delta: Facts, right: Facts, offset: Offset) -> Form {
-    let (offset, [smallest, largest]) =
-        (i64::from(offset), [right.smallest, right.largest].map(i64::from));
-    let highest = (largest + MANTISSA + offset.max(0)) & !MANTISSA;
-    let out_of_range = highest >= INF || i64::from(delta.largest) + highest >= BIAS + INF;
-    if nan || largest >= INF || i64::from(delta.largest) >= INF || out_of_range {
-        return Form::Special;
+/// What the micro-kernels for products need that are exact here.
+fn form(delta: Facts, slopes: Facts) -> Form {
+    match Form::of(delta, slopes, 0) {
+        form if form < Form::Full && i64::from(slopes.smallest) < MIN => Form::Compare,
+        form => form,
     }
-    let lowest = (smallest + offset.min(0)) & !MANTISSA;
-    let underflow = lowest < MIN || i64::from(delta.smallest) + lowest < BIAS + MIN;
-    if right.zero || delta.zero || underflow { Form::Compare } else { Form::Raw }
+}
+
+/// What is read of a panel of the gradient.
+fn extras(delta: Facts, right: Facts, offset: Offset) -> Extras {
+    let slopes = slopes(right, offset);
+    let form = form(delta, slopes);
+    #[cfg(target_arch = "x86_64")]
+    let tiles = crate::x86::available() && form < Form::Compare;
+    #[cfg(not(target_arch = "x86_64"))]
+    let tiles = false;
+    let stand_in = StandIn::left(delta, slopes, 0).filter(|_| tiles);
+    let zeros = right.zero || delta.zero && stand_in.is_none();
+    Extras { floors: zeros || form >= Form::Compare, ceilings: false, masks: false, stand_in }
 }
 
 fn tile(
-    own: &Own,
+    own: &Tile,
     (left, q): (&LeftPanel, usize),
     (right, p): (&RightPanel, usize),
     width: usize,
@@ -255,15 +260,32 @@ fn tile(
     out: &mut Tile,
 ) {
     let b = right.panel(p);
-    let form = form(own.nan, left.facts[q], right.facts[p], offset);
     #[cfg(target_arch = "x86_64")]
-    if form != Form::Special && crate::x86::available() {
+    if crate::x86::available() {
+        let (delta, slopes) = (left.facts[q], slopes(right.facts[p], offset));
+        let (stand_in, slope) = (left.stand_in(q), right.stand_in(p));
+        let floors = match form(delta, slopes) {
+            Form::Full | Form::Special => {
+                return special(own, left.sums(q), b, offset, out);
+            }
+            Form::Compare => true,
+            _ => delta.zero && stand_in.is_none() || slopes.zero && slope.is_none(),
+        };
         let mut raises = Raises([0; TILE_ROWS * TILE_COLUMNS]);
-        raise(&own.values, offset, &mut raises.0);
-        let floors = (form == Form::Compare).then(|| left.floors(q));
-        return crate::x86::grad_tile(&raises, (left.sums(q), floors), b, width, out);
+        raise(own, offset, &mut raises.0);
+        let floors = floors.then(|| left.floors(q));
+        crate::x86::grad_tile(&raises, (left.sums(q), floors), b, width, out);
+        if let Some(StandIn { least, .. }) = stand_in.or(slope) {
+            settle(out, least);
+        }
+        // A derivative by NaN is NaN, whatever the micro-kernel made of it.
+        if own.iter().fold(false, |nan, a| nan | a.is_nan()) {
+            let nan = own.iter().zip(out).filter(|(a, _)| a.is_nan());
+            nan.for_each(|(_, o)| *o = f32::NAN);
+        }
+        return;
     }
-    special(&own.values, left.sums(q), b, offset, out);
+    special(own, left.sums(q), b, offset, out);
 }
 
 multiversion! { pam

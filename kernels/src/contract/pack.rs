@@ -10,7 +10,6 @@ use super::facts::{Facts, Form, gather};
 use super::stand_in::replace_zeros;
 use super::stand_in::{StandIn, sums_with};
 use super::tile::{TILE_COLUMNS, TILE_ROWS};
-use crate::isa::{Isa, isa};
 use crate::pa::{BIAS, INF, MAGNITUDE, MIN, Offset, round_mantissa};
 use crate::simd::multiversion;
 use std::ops::Range;
@@ -100,22 +99,18 @@ impl RightPanel {
         self.zeros.resize(panels, Zeros::default());
     }
 
-    /// Puts stand-ins in the place of zeros, or makes masks, for products with panels of the left operand that
-    /// together are such. Only AVX2 needs either: AVX-512 masks by registers, which costs nothing.
+    /// Puts what `stand_in` says in the place of zeros. With `masked`, panels without it get masks.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn prepare(&mut self, left: Facts, offset: Offset) {
-        if isa() != Isa::Avx2 {
-            return;
-        }
+    pub(crate) fn prepare(&mut self, masked: bool, stand_in: impl Fn(Facts) -> Option<StandIn>) {
         for p in 0..self.facts.len() {
             let (facts, place) = (self.facts[p], self.place(p));
             if !facts.zero {
                 continue;
             }
             let zeros = &mut self.zeros[p];
-            let stand_in = StandIn::right(left, facts, offset);
+            let stand_in = stand_in(facts);
             let panel = &mut self.data[self.start..][place.clone()];
-            if stand_in.is_none() && !zeros.masked {
+            if masked && stand_in.is_none() && !zeros.masked {
                 zeros.masked = true;
                 self.masks.resize(self.masks.len().max(place.end), 0);
                 masks(panel, facts.smallest, &mut self.masks[place.clone()]);

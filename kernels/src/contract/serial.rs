@@ -3,8 +3,12 @@
 use super::columns::{Columns, Strided};
 use super::out::Out;
 use super::pack::{Extras, LeftPanel, RightPanel};
+#[cfg(target_arch = "x86_64")]
+use super::stand_in::StandIn;
 use super::tile::{TILE_COLUMNS, TILE_ROWS};
 use super::{Arithmetic, K_CHUNK, rows};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{Isa, isa};
 use crate::pa::Offset;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -91,7 +95,11 @@ fn tiled(
                 w.left.pack(left, rows.clone(), chunk.clone(), numbers, |facts| {
                     Extras::of(facts, all, offset)
                 });
-                w.right.prepare(w.left.all(), offset);
+                // AVX-512 masks by registers, which costs nothing.
+                if isa() == Isa::Avx2 {
+                    let left = w.left.all();
+                    w.right.prepare(true, |right| StandIn::right(left, right, offset));
+                }
                 for (p, j) in (from..to).step_by(TILE_COLUMNS).enumerate() {
                     let width = TILE_COLUMNS.min(to - j);
                     for (q, i) in rows.clone().step_by(TILE_ROWS).enumerate() {

@@ -39,19 +39,31 @@ impl StandIn {
         if !matches!(Form::of(left, right, offset), Form::Zeros { left: true, .. }) {
             return None;
         }
-        let (sum, least) = sums(left, right, right, offset)?;
+        let (sum, least) = sums(left, right, right.range(), offset)?;
         Some(StandIn { bits: sum.wrapping_sub(right.smallest), least })
     }
 
     /// For zeros of a panel of the right operand, where the left one has none.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn right(left: Facts, right: Facts, offset: Offset) -> Option<StandIn> {
+        StandIn::stepped(left, right, offset, 1)
+    }
+
+    /// The same for operands whose magnitudes become slopes, powers of two; what stands for them has to be one.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn slope(delta: Facts, slopes: Facts) -> Option<StandIn> {
+        StandIn::stepped(delta, slopes, 0, 1 << 23)
+    }
+
+    /// For zeros of the right operand, with bits that are a multiple of the step.
+    #[cfg(target_arch = "x86_64")]
+    fn stepped(left: Facts, right: Facts, offset: Offset, step: u32) -> Option<StandIn> {
         if Form::of(left, right, offset) != (Form::Zeros { left: false, right: true }) {
             return None;
         }
-        let (sum, least) = sums(left, right, left, offset)?;
+        let (sum, least) = sums(left, right, left.range() + step - 1, offset)?;
         let bits = (bias(offset) + sum).checked_sub(left.smallest)?;
-        Some(StandIn { bits, least })
+        Some(StandIn { bits: bits.next_multiple_of(step), least })
     }
 }
 
@@ -59,13 +71,12 @@ fn bias(offset: Offset) -> u32 {
     BIAS.wrapping_sub(offset as u32)
 }
 
-/// The bits of the smallest sum of a stand-in and one of the partners, and the magnitude below which a sum of
-/// products is zero.
-fn sums(left: Facts, right: Facts, partners: Facts, offset: Offset) -> Option<(u32, u32)> {
+/// The bits of the smallest sum of a stand-in and one of its partners, if these range so far, and the magnitude
+/// below which a sum of products is zero.
+fn sums(left: Facts, right: Facts, range: u32, offset: Offset) -> Option<(u32, u32)> {
     // Products do not underflow, so that this is the smallest, and its exponent.
     let exponent = (left.smallest + right.smallest - bias(offset)) >> 23;
     let limit = exponent.checked_sub(SMALLER)? << 23;
-    let range = partners.largest.saturating_sub(partners.smallest);
     let room = limit.checked_sub(range + 1)?;
     // With zeros alone there is no smallest product, and no sum but zero.
     Some((room.min(COMFORTABLE), ((exponent - MULTIPLE) << 23).min(INF)))
@@ -105,6 +116,46 @@ multiversion! { pam
         for x in sums {
             let sum = if x.to_bits() & MAGNITUDE < least { 0.0 } else { *x };
             *x = sum + 0.0;
+        }
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::StandIn;
+    use crate::contract::facts::Facts;
+
+    fn facts(smallest: f32, largest: f32, zero: bool) -> Facts {
+        Facts { smallest: smallest.to_bits(), largest: largest.to_bits(), zero }
+    }
+
+    #[test]
+    fn usual_ranges_have_stand_ins() {
+        let weights = facts(1e-6, 0.3, false);
+        for (smallest, largest) in [(1e-5, 8.0), (1e-9, 1e-3), (1e-12, 1e-5)] {
+            let dropped = facts(smallest, largest, true);
+            assert!(StandIn::left(dropped, weights, 0).is_some(), "{smallest}");
+            assert!(StandIn::right(weights, dropped, 0).is_some(), "{smallest}");
+        }
+        let slopes = facts(0.125, 4.0, true);
+        let slope = StandIn::slope(weights, slopes).unwrap();
+        assert!(slope.bits.is_multiple_of(1 << 23) && slope.bits < slopes.smallest);
+    }
+
+    #[test]
+    fn some_zeros_have_none() {
+        let (weights, zeros) = (facts(1e-6, 0.3, false), facts(1e-6, 0.3, true));
+        // One of two zeros that meet is masked, and there is nothing to replace without any.
+        assert!(
+            StandIn::right(zeros, zeros, 0).is_none() && StandIn::left(zeros, zeros, 0).is_some()
+        );
+        assert!(StandIn::left(weights, weights, 0).is_none());
+        // Underflow, overflow, and partners of which some are too small beside others.
+        for other in [facts(1e-35, 1.0, true), facts(1.0, 1e38, true), facts(1e-20, 1e20, true)] {
+            let far = facts(1e-20, 1e20, false);
+            assert!(
+                StandIn::left(other, far, 0).is_none() && StandIn::right(far, other, 0).is_none()
+            );
         }
     }
 }
