@@ -1,7 +1,7 @@
 //! Piecewise affine arithmetic on slices.
 //!
 //! This crate knows numbers and slices, no graphs. [`pa`] is the scalar specification, bit for bit;
-//! everything else gives the same bits faster. [`elementwise`] applies it along slices, [`contract`]
+//! everything else gives the same bits faster. [`elementwise`] applies it along slices, [`choice`] compares and selects, [`contract`]
 //! sums products (matrix products, convolutions and their exact derivatives), [`reduce`] sums and
 //! compares along an axis, [`random`] draws numbers. The native twins of the PA operations, for
 //! native and mixed policies, stand beside them; native contractions come from the `gemm` crate.
@@ -11,6 +11,7 @@
 //! order of the additions behind each output element is fixed (see [`contract`] and [`reduce`]).
 
 pub mod audit;
+pub mod choice;
 pub mod contract;
 pub mod elementwise;
 mod function;

@@ -105,11 +105,11 @@ impl<F: F2> F1 for Right<F> {
 /// Goes over the numbers of the shorter operand and what belongs to each: as many neighbouring numbers
 /// of the longer operand and of the result.
 #[inline(always)]
-pub(crate) fn repeated(
+pub(crate) fn repeated<Y>(
     long: &[f32],
     short: &[f32],
-    y: &mut [f32],
-    mut f: impl FnMut(f32, &[f32], &mut [f32]),
+    y: &mut [Y],
+    mut f: impl FnMut(f32, &[f32], &mut [Y]),
 ) {
     let n = y.len() / short.len().max(1);
     for ((&s, long), y) in short.iter().zip(long.chunks(n.max(1))).zip(y.chunks_mut(n.max(1))) {

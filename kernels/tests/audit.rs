@@ -3,6 +3,7 @@
 
 use pam_kernels::Pool;
 use pam_kernels::audit::{KernelAudit, Kind, SECTION, audit_file, audit_self};
+use pam_kernels::choice::{Comparison, compare, select};
 use pam_kernels::contract::{Arithmetic, Matrices, matmul, matmul_grad_a};
 use pam_kernels::elementwise::{Binary, Ternary, Unary, binary, ternary, unary};
 use pam_kernels::random::fill_uniform;
@@ -106,6 +107,9 @@ fn use_kernels() {
     matmul_grad_a(&pool, (0, 5), [64, 64, 64], m, m, m, &mut y);
     reduce(&pool, Reduction::Sum, [64, 64, 1], &a, &mut z[..64]);
     sum_products(Product::Pa, 64, &a, &a, &mut z[..64]);
+    let mut truths = vec![0; a.len()];
+    compare(Comparison::Less, &a, &y, &mut truths);
+    select(&truths, &a, &y, &mut z);
     fill_uniform([1, 2], 0, 0, &mut z);
     black_box((y, z));
 }
@@ -159,6 +163,9 @@ fn kernels_are_clean_and_planted_multiplications_are_found() {
         "grad::raise",
         "reduce::rows",
         "reduce::pa_products",
+        "choice::test_pairs",
+        "choice::select_pairs",
+        "stand_in::settle",
         "reduce::columns",
         "elementwise::quick1",
         "elementwise::quick2",

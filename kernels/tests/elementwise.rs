@@ -1,5 +1,6 @@
 //! Loops over slices against the operations on single numbers, whatever the lengths and the numbers.
 
+use pam_kernels::choice::{Comparison, compare, select};
 use pam_kernels::elementwise::{Binary, Unary, binary, unary};
 use pam_kernels::pa;
 use pam_kernels::reduce::{Product, Reduction, reduce_rows, sum_products};
@@ -121,6 +122,44 @@ proptest! {
             binary(op, &b, &a, &mut y);
             binary(op, &wide, &a, &mut z);
             prop_assert_eq!(bits(&y), bits(&z), "{:?} on the left", op);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn comparisons_and_selections(
+        row in 1usize..90, rows in 1usize..9, seed in any::<u64>(), lengths in (0usize..3, 0usize..3),
+    ) {
+        let n = row * rows;
+        // Few different numbers, so that some are equal.
+        let few = |seed, n| -> Vec<f32> {
+            numbers(n, seed, false).iter().map(|x| [*x, 1.5, -0.0, 0.0][x.to_bits() as usize % 4]).collect()
+        };
+        let length = |which: usize| [n, rows, 1][which];
+        let wide = |x: &[f32]| -> Vec<f32> { (0..n).map(|i| x[i / (n / x.len())]).collect() };
+        let (a, b) = (few(seed, length(lengths.0)), few(!seed, length(lengths.1)));
+        let (wide_a, wide_b) = (wide(&a), wide(&b));
+        let condition: Vec<u8> = numbers(n, seed ^ 1, false).iter().map(|x| x.to_bits() as u8 & 3).collect();
+        let mut y = vec![0.0; n];
+        select(&condition, &a, &b, &mut y);
+        for i in 0..n {
+            let expected = if condition[i] != 0 { wide_a[i] } else { wide_b[i] };
+            prop_assert_eq!(y[i].to_bits(), expected.to_bits());
+        }
+        for (comparison, holds) in [
+            (Comparison::Equal, (|a, b| a == b) as fn(f32, f32) -> bool),
+            (Comparison::Less, |a, b| a < b),
+            (Comparison::LessOrEqual, |a, b| a <= b),
+            (Comparison::Greater, |a, b| a > b),
+            (Comparison::GreaterOrEqual, |a, b| a >= b),
+        ] {
+            let mut y = vec![9u8; n];
+            let expected: Vec<u8> = (0..n).map(|i| holds(wide_a[i], wide_b[i]).into()).collect();
+            compare(comparison, &a, &wide_b, &mut y);
+            prop_assert_eq!(&y, &expected, "{:?}", comparison);
+            compare(comparison, &wide_a, &b, &mut y);
+            prop_assert_eq!(&y, &expected, "{:?}", comparison);
         }
     }
 }

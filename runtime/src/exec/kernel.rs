@@ -4,8 +4,10 @@ use crate::host::number::{of, of_mut};
 use crate::host::pointwise::{self, Function};
 use pam_ir::op::Op;
 use pam_ir::types::DType;
+use pam_kernels::choice::{self, Comparison};
 use pam_kernels::elementwise::{self, Binary, Ternary, Unary};
 use pam_kernels::reduce::Product;
+use std::ops::Range;
 
 /// A kernel that computes a tile.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +18,10 @@ pub enum Kernel {
     Binary(Binary),
     /// Three operands of f32.
     Ternary(Ternary),
+    /// Two operands of f32, with a truth value as the result.
+    Compare(Comparison),
+    /// One of two operands of f32.
+    Select,
     /// Anything else.
     Host(Function),
 }
@@ -24,8 +30,18 @@ impl Kernel {
     /// The kernel of an operation.
     pub fn of(f: &Function) -> Kernel {
         use Kernel::{Binary as B, Host, Ternary as T, Unary as U};
-        if f.from != DType::F32 || f.to != DType::F32 {
+        if f.from != DType::F32 {
             return Host(*f);
+        }
+        match f.op {
+            Op::Equal => return Kernel::Compare(Comparison::Equal),
+            Op::Less => return Kernel::Compare(Comparison::Less),
+            Op::LessOrEqual => return Kernel::Compare(Comparison::LessOrEqual),
+            Op::Greater => return Kernel::Compare(Comparison::Greater),
+            Op::GreaterOrEqual => return Kernel::Compare(Comparison::GreaterOrEqual),
+            Op::Where => return Kernel::Select,
+            _ if f.to != DType::F32 => return Host(*f),
+            _ => {}
         }
         // The op table bounds neither; both saturate far beyond any effect they could have.
         let int =
@@ -82,9 +98,19 @@ impl Kernel {
     /// Bytes an element of operand `i` takes.
     pub fn size(&self, i: usize) -> usize {
         match self {
+            Kernel::Select if i == 0 => 1,
             Kernel::Host(f) if f.op == Op::Where && i == 0 => 1,
             Kernel::Host(f) => f.from.size(),
-            Kernel::Unary(_) | Kernel::Binary(_) | Kernel::Ternary(_) => 4,
+            _ => 4,
+        }
+    }
+
+    /// Which operands may have fewer numbers than the result, and whether all of these at the same time.
+    pub fn shorter(&self) -> (Range<usize>, bool) {
+        match self {
+            Kernel::Binary(_) | Kernel::Compare(_) => (0..2, false),
+            Kernel::Select => (1..3, true),
+            _ => (0..0, false),
         }
     }
 
@@ -104,6 +130,8 @@ impl Kernel {
             Kernel::Unary(op) => elementwise::unary(*op, of(a), of_mut(out)),
             Kernel::Binary(op) => elementwise::binary(*op, of(a), of(b), of_mut(out)),
             Kernel::Ternary(op) => elementwise::ternary(*op, of(a), of(b), of(c), of_mut(out)),
+            Kernel::Compare(op) => choice::compare(*op, of(a), of(b), out),
+            Kernel::Select => choice::select(a, of(b), of(c), of_mut(out)),
             Kernel::Host(f) => pointwise::exec(f, args, out),
         }
     }

@@ -129,14 +129,15 @@ impl Draft {
     pub fn operation(&mut self, function: Function, args: &[Virtual], per: Per) -> Virtual {
         let mut args: SmallVec<[Virtual; 3]> = args.into();
         let whole = |draft: &Draft, v| draft.format(v).is_none_or(|f: Format| f.per == per);
-        if let (Kernel::Binary(_), [a, b]) = (Kernel::of(&function), &mut args[..]) {
-            // One of the two may have fewer numbers.
-            (*a, *b) = (self.source(*a), self.source(*b));
-            if !whole(self, *a) && !whole(self, *b) {
-                *a = self.spread(*a, per);
+        let (shorter, together) = Kernel::of(&function).shorter();
+        let mut spread = false;
+        for i in (0..args.len()).rev() {
+            // The kernel repeats the numbers itself.
+            args[i] = if shorter.contains(&i) { self.source(args[i]) } else { args[i] };
+            if !whole(self, args[i]) && (spread || !shorter.contains(&i)) {
+                args[i] = self.spread(args[i], per);
             }
-        } else {
-            args.iter_mut().for_each(|a| *a = self.spread(*a, per));
+            spread |= !whole(self, args[i]) && !together;
         }
         self.append(Work::Compute(function), &args, Format { size: function.to.size(), per })
     }
