@@ -112,10 +112,18 @@ pub fn select(condition: &[u8], a: &[f32], b: &[f32], y: &mut [f32]) {
     }
 }
 
+/// By arithmetic, for which both numbers are read: the compiler would choose between their addresses, number by
+/// number.
+#[inline(always)]
+fn choose(c: u8, a: f32, b: f32) -> f32 {
+    let first = u32::from(c != 0).wrapping_neg();
+    f32::from_bits(a.to_bits() & first | b.to_bits() & !first)
+}
+
 multiversion! { pam
     fn select_pairs(c: &[u8], a: &[f32], b: &[f32], y: &mut [f32]) {
         for (((y, &c), &a), &b) in y.iter_mut().zip(c).zip(a).zip(b) {
-            *y = if c != 0 { a } else { b };
+            *y = choose(c, a, b);
         }
     }
 }
@@ -123,7 +131,7 @@ multiversion! { pam
 multiversion! { pam
     fn select_first(c: &[u8], a: &[f32], b: f32, y: &mut [f32]) {
         for ((y, &c), &a) in y.iter_mut().zip(c).zip(a) {
-            *y = if c != 0 { a } else { b };
+            *y = choose(c, a, b);
         }
     }
 }
@@ -131,7 +139,7 @@ multiversion! { pam
 multiversion! { pam
     fn select_second(c: &[u8], a: f32, b: &[f32], y: &mut [f32]) {
         for ((y, &c), &b) in y.iter_mut().zip(c).zip(b) {
-            *y = if c != 0 { a } else { b };
+            *y = choose(c, a, b);
         }
     }
 }
@@ -139,7 +147,7 @@ multiversion! { pam
 multiversion! { pam
     fn select_one(c: &[u8], a: f32, b: f32, y: &mut [f32]) {
         for (y, &c) in y.iter_mut().zip(c) {
-            *y = if c != 0 { a } else { b };
+            *y = choose(c, a, b);
         }
     }
 }
