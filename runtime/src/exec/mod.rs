@@ -9,7 +9,7 @@ mod cpu;
 pub mod kernel;
 pub mod memory;
 pub mod program;
-mod tile;
+mod tiles;
 
 use crate::cuda::Machine;
 use crate::cuda::source::Source;

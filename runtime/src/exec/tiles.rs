@@ -1,0 +1,228 @@
+//! The execution of programs: tile after tile, divided among threads.
+
+use super::memory::Outs;
+use super::program::{
+    Access, Action, CACHE_LINE, Counts, FEW, Format, Multiplied, Operand, Per, Program, Reg,
+};
+use crate::host::number::{of, of_mut, with_size};
+use pam_kernels::Pool;
+use pam_kernels::prefetch::{Intent, prefetch};
+use pam_kernels::reduce::{reduce_rows, sum_products};
+use smallvec::SmallVec;
+use std::slice::Chunks;
+
+/// Elements below which a program runs on one thread: handing over costs more than it gains.
+const GRAIN: usize = 16 * 1024;
+
+impl Program {
+    /// Runs it. `ins` holds the memory of the operands (nothing for those that are read in place),
+    /// `scratch` the scratch of all threads.
+    pub fn execute(&self, ins: &[&[u8]], outs: Outs<'_>, scratch: &mut [u8], pool: &Pool) {
+        let parts = pool.threads().min(self.count.div_ceil(GRAIN)).max(1);
+        self.divide(0, self.count, parts, ins, outs, scratch, pool);
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the halves of a division differ in all of them")]
+    fn divide(
+        &self,
+        from: usize,
+        to: usize,
+        parts: usize,
+        ins: &[&[u8]],
+        outs: Outs<'_>,
+        scratch: &mut [u8],
+        pool: &Pool,
+    ) {
+        let left = parts / 2;
+        let middle = from + ((to - from) / parts.max(1) * left) / self.tile * self.tile;
+        if parts <= 1 {
+            return self.serial(from, to, ins, outs, scratch);
+        }
+        let (mut low, mut high) = (Outs::new(), Outs::new());
+        let counts = self.counts(middle - from);
+        for (out, f) in outs.into_iter().zip(&self.outs) {
+            let (l, h) = out.split_at_mut(counts.bytes(*f));
+            low.push(l);
+            high.push(h);
+        }
+        let (low_scratch, high_scratch) = scratch.split_at_mut(left * self.scratch());
+        pool.join(
+            || self.divide(from, middle, left, ins, low, low_scratch, pool),
+            || self.divide(middle, to, parts - left, ins, high, high_scratch, pool),
+        );
+    }
+
+    /// Tiles `from..to` on this thread; `outs` begin at `from`.
+    fn serial(
+        &self,
+        from: usize,
+        to: usize,
+        ins: &[&[u8]],
+        mut outs: Outs<'_>,
+        scratch: &mut [u8],
+    ) {
+        let mut n = self.counts(self.tile.min(to - from));
+        let mut temps: SmallVec<[&mut [u8]; 16]> = SmallVec::new();
+        let mut scratch = scratch;
+        for format in &self.temps {
+            let (temp, rest) = scratch.split_at_mut(self.room(format));
+            temps.push(&mut temp[..n.bytes(*format)]);
+            scratch = rest;
+        }
+        for (operand, bytes) in self.operands.iter().zip(ins) {
+            if let (Access::Walk(walk), Some(temp)) = (&operand.access, operand.kept) {
+                with_size!(operand.format.size, T => {
+                    walk.read(of::<T>(bytes), 0, of_mut::<T>(temps[temp as usize]));
+                });
+            }
+        }
+        let mut at = self.counts(from);
+        while at.elements < to {
+            if at.elements + n.elements > to {
+                n = self.counts(to - at.elements);
+            }
+            let tiles = self.operands.iter().zip(ins).map(|(operand, &bytes)| {
+                let direct = operand.access == Access::Direct;
+                if direct {
+                    &bytes[at.bytes(operand.format)..][..n.bytes(operand.format)]
+                } else {
+                    bytes
+                }
+            });
+            let tiles: SmallVec<[&[u8]; 16]> = tiles.collect();
+            let scratch = temps.iter_mut().zip(&self.temps).map(|(t, f)| &mut t[..n.bytes(*f)]);
+            let results = outs.iter_mut().zip(&self.outs).map(|(out, f)| {
+                let (tile, rest) = std::mem::take(out).split_at_mut(n.bytes(*f));
+                *out = rest;
+                tile
+            });
+            let mut own: SmallVec<[&mut [u8]; 24]> = scratch.chain(results).collect();
+            let mut ahead = self.ahead(ins, &outs, at + n, to);
+            let mut tile = Tile { program: self, at, ins: &tiles, own: &mut own };
+            for action in &self.actions {
+                for (shares, intent) in &mut ahead {
+                    if let Some(share) = shares.next() {
+                        prefetch(share, *intent);
+                    }
+                }
+                tile.act(action);
+            }
+            at = at + n;
+        }
+    }
+
+    /// What is fetched of the tile that begins at `at` while the one before it is computed: a share before
+    /// each action, so that the memory is always at work. A short program only waits for the memory.
+    fn ahead<'m>(
+        &self,
+        ins: &[&'m [u8]],
+        outs: &'m Outs<'_>,
+        at: Counts,
+        to: usize,
+    ) -> SmallVec<[(Chunks<'m, u8>, Intent); 8]> {
+        let n = self.tile.min(to - at.elements);
+        if n == 0 || self.actions.len() < FEW {
+            return SmallVec::new();
+        }
+        let share = n.div_ceil(self.actions.len());
+        let shares = |bytes: &'m [u8], from: usize, size: usize| {
+            bytes[from..from + n * size].chunks((share * size).next_multiple_of(CACHE_LINE))
+        };
+        let whole = |f: &Format| f.per == Per::Element;
+        let ins = self.operands.iter().zip(ins).filter(|(o, _)| o.access == Access::Direct);
+        let ins = ins.map(|(o, bytes)| (o.format, *bytes)).filter(|(f, _)| whole(f));
+        let read = ins.map(|(f, bytes)| (shares(bytes, at.bytes(f), f.size), Intent::Read));
+        let outs = self.outs.iter().zip(outs).filter(|(f, _)| whole(f));
+        let written = outs.map(|(f, bytes)| (shares(bytes, 0, f.size), Intent::Write));
+        read.chain(written).collect()
+    }
+}
+
+/// The registers while one tile is computed.
+struct Tile<'t, 'm> {
+    program: &'t Program,
+    /// What lies before it in the index space.
+    at: Counts,
+    /// The operands: tiles of those that are read in place, else the whole.
+    ins: &'t [&'t [u8]],
+    /// Scratch, then the tiles of the results.
+    own: &'t mut [&'m mut [u8]],
+}
+
+impl Tile<'_, '_> {
+    /// Does one thing.
+    fn act(&mut self, action: &Action) {
+        match action {
+            Action::Fill { operand, to } => self.fill(*operand, *to),
+            Action::Copy { from, to } => {
+                self.write(*to, |tile, out| out.copy_from_slice(tile.get(*from)));
+            }
+            Action::Compute { kernel, args, to, .. } => self.write(*to, |tile, out| {
+                let arg = |i: usize| args[i].map_or(&[][..], |r| tile.get(r));
+                kernel.compute([arg(0), arg(1), arg(2)], out);
+            }),
+            Action::Reduce { reduction, from, by, to } => self.write(*to, |tile, out| {
+                let row = tile.program.row;
+                let (x, out) = (of(tile.get(*from)), of_mut(out));
+                match by {
+                    Some(Multiplied { product, by, .. }) => {
+                        sum_products(*product, row, x, of(tile.get(*by)), out);
+                    }
+                    None => reduce_rows(*reduction, row, x, out),
+                }
+            }),
+            Action::Spread { from, to } => {
+                let Format { size, .. } = self.program.format(*to);
+                self.write(*to, |tile, out| {
+                    with_size!(size, T => {
+                        let (values, out) = (of::<T>(tile.get(*from)), of_mut::<T>(out));
+                        let n = out.len() / values.len();
+                        out.chunks_mut(n).zip(values).for_each(|(o, x)| o.fill(*x));
+                    })
+                });
+            }
+        }
+    }
+
+    fn fill(&mut self, operand: u16, to: Reg) {
+        let Operand { format, access, .. } = &self.program.operands[operand as usize];
+        self.write(to, |tile, out| match access {
+            Access::Direct => out.copy_from_slice(tile.get(Reg::In(operand))),
+            Access::InPlace(k) => {
+                // A result that is nothing but a copy of what it overwrites is there already.
+                if to != Reg::Out(*k) {
+                    out.copy_from_slice(tile.get(Reg::Out(*k)));
+                }
+            }
+            Access::Walk(walk) => with_size!(format.size, T => {
+                let source = of::<T>(tile.ins[operand as usize]);
+                walk.read(source, tile.at.of(format.per), of_mut::<T>(out));
+            }),
+        });
+    }
+
+    /// Where a register lies among those that are written.
+    fn index(&self, reg: Reg) -> usize {
+        match reg {
+            Reg::In(_) => unreachable!("operands are not written"),
+            Reg::Temp(t) => t.into(),
+            Reg::Out(k) => self.program.temps.len() + usize::from(k),
+        }
+    }
+
+    /// A register for reading.
+    fn get(&self, reg: Reg) -> &[u8] {
+        match reg {
+            Reg::In(i) => self.ins[usize::from(i)],
+            _ => &*self.own[self.index(reg)],
+        }
+    }
+
+    /// Takes the register to write out of the set, so that the others can be read meanwhile.
+    fn write(&mut self, to: Reg, f: impl FnOnce(&Self, &mut [u8])) {
+        let index = self.index(to);
+        let register = std::mem::take(&mut self.own[index]);
+        f(self, register);
+        self.own[index] = register;
+    }
+}
