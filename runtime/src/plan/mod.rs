@@ -21,6 +21,7 @@ pub mod group;
 pub mod movement;
 mod places;
 pub mod pointwise;
+mod registers;
 
 use crate::error::{PlanError, RunError};
 use crate::steps::Kernel;

@@ -1,0 +1,213 @@
+//! The registers of a program, once it is known which of its results are stored and what they overwrite.
+
+use super::draft::{Draft, Operation, Read, Virtual, Work};
+use crate::exec::kernel::Kernel;
+use crate::exec::program::{Access, Action, Format, Multiplied, Operand, Per, Program, Reg};
+use pam_ir::graph::ValueId;
+use pam_kernels::reduce::Reduction;
+use smallvec::SmallVec;
+use std::collections::HashMap;
+
+/// The longest period of operands that are kept, where it is not that of the rows.
+const MAX_PERIOD: usize = 1024;
+
+impl Draft {
+    /// Assigns registers. `stores` are the values that leave the program; `in_place` says for a store
+    /// which read's memory it takes over.
+    pub fn finish(&self, stores: &[ValueId], in_place: &[Option<usize>]) -> Program {
+        let mut stored: HashMap<Virtual, SmallVec<[u16; 2]>> = HashMap::new();
+        let mut outs = SmallVec::new();
+        for (k, root) in stores.iter().enumerate() {
+            let v = self.values[root];
+            stored.entry(v).or_default().push(k as u16);
+            outs.extend(self.format(v));
+        }
+        let operations = self.products_summed(|v| stored.contains_key(&v));
+        let period = self.period();
+        let overwritten = |r: usize| in_place.iter().position(|p| *p == Some(r));
+        // Where each register is read last. What is neither read nor stored is not computed.
+        let mut last: HashMap<Virtual, usize> = HashMap::new();
+        let lives = |last: &HashMap<Virtual, usize>, i: usize| {
+            let v = Virtual::Result(i as u32);
+            last.contains_key(&v) || stored.contains_key(&v)
+        };
+        for (i, op) in operations.iter().enumerate().rev() {
+            if lives(&last, i) {
+                op.args.iter().for_each(|&a| _ = last.entry(a).or_insert(i));
+            }
+        }
+        let mut pool = Temps::default();
+        let mut at: HashMap<Virtual, Reg> = HashMap::new();
+        let mut actions = Vec::new();
+        let mut operands = Vec::with_capacity(self.reads.len());
+        for (r, read) in self.reads.iter().enumerate() {
+            let v = Virtual::Operand(r as u32);
+            let used = last.contains_key(&v);
+            let access = match (&read.walk, overwritten(r)) {
+                (_, Some(k)) => Access::InPlace(k as u16),
+                (None, None) => Access::Direct,
+                (Some(walk), None) => Access::Walk(walk.clone()),
+            };
+            let kept = (used && self.repeats(read).is_some_and(|p| period.is_multiple_of(p)))
+                .then(|| pool.take(read.format));
+            if let Some(temp) = kept {
+                at.insert(v, Reg::Temp(temp));
+            }
+            // What a store overwrites is fetched before the tile's first result is written.
+            match access {
+                Access::Direct => {
+                    at.insert(v, Reg::In(r as u16));
+                }
+                Access::InPlace(_) if used => {
+                    let to = Reg::Temp(pool.take(read.format));
+                    at.insert(v, to);
+                    actions.push(Action::Fill { operand: r as u16, to });
+                }
+                Access::InPlace(_) | Access::Walk(_) => {}
+            }
+            operands.push(Operand { format: read.format, access, kept });
+        }
+        // Results that are nothing but a copy of an operand.
+        let mut copies: Vec<(&Virtual, &SmallVec<[u16; 2]>)> =
+            stored.iter().filter(|(v, _)| matches!(v, Virtual::Operand(_))).collect();
+        copies.sort_by_key(|(_, stores)| stores[0]);
+        for (v, stores) in copies {
+            let &Virtual::Operand(r) = v else { continue };
+            for &k in stores {
+                actions.push(Action::Fill { operand: r as u16, to: Reg::Out(k) });
+            }
+        }
+        for (i, op) in operations.iter().enumerate().filter(|(i, _)| lives(&last, *i)) {
+            let mut args = [None; 3];
+            for (slot, &a) in args.iter_mut().zip(&op.args) {
+                if let (Virtual::Operand(r), None) = (a, at.get(&a)) {
+                    let to = Reg::Temp(pool.take(self.reads[r as usize].format));
+                    actions.push(Action::Fill { operand: r as u16, to });
+                    at.insert(a, to);
+                }
+                *slot = Some(at[&a]);
+            }
+            let v = Virtual::Result(i as u32);
+            let to = match stored.get(&v) {
+                Some(stores) => Reg::Out(stores[0]),
+                None => Reg::Temp(pool.take(op.format)),
+            };
+            actions.push(match (&op.work, args[0]) {
+                (Work::Compute(function), _) => {
+                    let kernel = Kernel::of(function);
+                    Action::Compute { function: *function, kernel, args, to }
+                }
+                (Work::Reduce(reduction), Some(from)) => {
+                    Action::Reduce { reduction: *reduction, from, by: None, to }
+                }
+                (&Work::SumProducts(function, product), Some(from)) => {
+                    let by = args[1].map(|by| Multiplied { function, product, by });
+                    Action::Reduce { reduction: Reduction::Sum, from, by, to }
+                }
+                (Work::Spread, Some(from)) => Action::Spread { from, to },
+                (_, None) => unreachable!("what is not computed has an operand"),
+            });
+            at.insert(v, to);
+            for &k in stored.get(&v).into_iter().flat_map(|s| &s[1..]) {
+                actions.push(Action::Copy { from: to, to: Reg::Out(k) });
+            }
+            let ended = |a: &Virtual| last.get(a).is_none_or(|&l| l == i);
+            let mut done: SmallVec<[Virtual; 4]> = op.args.iter().copied().filter(ended).collect();
+            if ended(&v) {
+                done.push(v);
+            }
+            done.sort_by_key(|v| match *v {
+                Virtual::Operand(r) => (0, r),
+                Virtual::Result(r) => (1, r),
+            });
+            done.dedup();
+            for v in done {
+                let whole_program = matches!(v, Virtual::Operand(r)
+                    if operands[r as usize].kept.is_some());
+                if let (Reg::Temp(t), false) = (at[&v], whole_program) {
+                    pool.give(t);
+                }
+            }
+        }
+        Program::new([self.count, self.row, period], operands, actions, outs, pool.formats)
+    }
+
+    /// The operations, but that sums of products take what is multiplied where nothing else needs the
+    /// products.
+    fn products_summed(&self, stored: impl Fn(Virtual) -> bool) -> Vec<Operation> {
+        let mut users = vec![0; self.operations.len()];
+        for arg in self.operations.iter().flat_map(|o| &o.args) {
+            if let Virtual::Result(i) = arg {
+                users[*i as usize] += 1;
+            }
+        }
+        let mut operations = self.operations.clone();
+        for i in 0..operations.len() {
+            let (Work::Reduce(Reduction::Sum), &[Virtual::Result(p)]) =
+                (operations[i].work, &operations[i].args[..])
+            else {
+                continue;
+            };
+            let Operation { work, args, .. } = &operations[p as usize];
+            let sum = match work {
+                Work::Compute(f) => Kernel::of(f).product().map(|p| Work::SumProducts(*f, p)),
+                _ => None,
+            };
+            let whole = |v: &Virtual| self.format(*v).is_some_and(|f| f.per == Per::Element);
+            let free = users[p as usize] == 1 && !stored(Virtual::Result(p));
+            if let Some(work) = sum.filter(|_| free && args.iter().all(whole)) {
+                operations[i] = Operation { work, args: args.clone(), ..operations[i] };
+            }
+        }
+        operations
+    }
+
+    /// After how many elements a read repeats itself, if that is soon enough for it to be kept.
+    fn repeats(&self, read: &Read) -> Option<usize> {
+        let walk = read.walk.as_ref()?;
+        let period = walk.period();
+        let soon = period < walk.count() && (period <= MAX_PERIOD || period == self.row);
+        match read.format.per {
+            Per::Element => soon.then_some(period),
+            Per::Row => None,
+            Per::Program => Some(1),
+        }
+    }
+
+    /// After how many elements repeats what the program keeps in registers: a multiple of the row.
+    fn period(&self) -> usize {
+        let periods = self.reads.iter().filter_map(|r| self.repeats(r));
+        let period = periods.filter(|p| *p > 1 && p.is_multiple_of(self.row)).max();
+        match period {
+            // Whole cache lines, where they are not too many.
+            Some(p) if self.row == 1 => (1..=64)
+                .map(|n| n * p)
+                .find(|n| n.is_multiple_of(64))
+                .filter(|n| *n <= MAX_PERIOD)
+                .unwrap_or(p),
+            Some(p) => p,
+            None => self.row,
+        }
+    }
+}
+
+/// Temporary registers: a free one of the same format is used again.
+#[derive(Default)]
+struct Temps {
+    formats: Vec<Format>,
+    free: Vec<u16>,
+}
+
+impl Temps {
+    fn take(&mut self, format: Format) -> u16 {
+        if let Some(i) = self.free.iter().rposition(|&t| self.formats[t as usize] == format) {
+            return self.free.swap_remove(i);
+        }
+        self.formats.push(format);
+        self.formats.len() as u16 - 1
+    }
+
+    fn give(&mut self, t: u16) {
+        self.free.push(t);
+    }
+}
