@@ -2,7 +2,7 @@
 //!
 //! A panel keeps a chunk of k in the order in which a register tile reads it. While packing, the
 //! extremes of the magnitudes are gathered; from those of two panels follows which micro-kernel is
-//! exact for them, and what else of the left operand it reads.
+//! exact for them, what else of the left operand it reads, and what may stand in the place of zeros.
 
 use super::columns::{Columns, Strided, interleave};
 use super::facts::{Facts, Form, gather};

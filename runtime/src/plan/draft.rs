@@ -12,7 +12,7 @@ use pam_kernels::reduce::{Product, Reduction};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
-/// Limits that keep the registers of a program in the first-level cache.
+/// Limits that keep the registers of a program in the nearest caches.
 pub const MAX_OPERATIONS: usize = 48;
 /// The most tensors a program reads.
 pub const MAX_OPERANDS: usize = 24;
