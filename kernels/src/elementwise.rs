@@ -3,8 +3,9 @@
 //! Operands and results have one length, but that one of two operands may be shorter. Callers go tile
 //! by tile, so that chains of operations stay in the cache; nothing here divides work among threads.
 
-use crate::function::{MODERATE, Quick1, Quick2};
+use crate::function::{Forms1, Forms2, MODERATE};
 use crate::pa::{Factor, magnitude};
+use crate::prefetch::prefetch_ahead;
 use crate::simd::native::{map1, map2};
 use crate::simd::{Right, multiversion, pam, repeated};
 use crate::{function, pa};
@@ -95,9 +96,9 @@ pub enum Ternary {
 /// `y[i] = op(x[i])`.
 pub fn unary(op: Unary, x: &[f32], y: &mut [f32]) {
     match op {
-        Unary::PaExp2 => quick1(function::Exp2, x, y),
-        Unary::PaLog2 => quick1(function::Log2, x, y),
-        Unary::Scale(k) => quick1(function::ScalePow2(k), x, y),
+        Unary::PaExp2 => forms1(function::Exp2, x, y),
+        Unary::PaLog2 => forms1(function::Log2, x, y),
+        Unary::Scale(k) => forms1(function::ScalePow2(k), x, y),
         Unary::Round(bits) => pam::map1(function::Round(bits), x, y),
         Unary::Neg => pam::map1(function::Neg, x, y),
         Unary::Abs => pam::map1(function::Abs, x, y),
@@ -123,11 +124,11 @@ pub fn binary(op: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
     match op {
         Binary::PaMul(offset) if b.len() < y.len() => products(offset, a, b, y),
         Binary::PaMul(offset) if a.len() < y.len() => products(offset, b, a, y),
-        Binary::PaMul(0) => quick2(function::PlainMul, a, b, y),
+        Binary::PaMul(0) => forms2(function::PlainMul, a, b, y),
         Binary::PaMul(offset) => pam::map2(function::Mul(offset), a, b, y),
         Binary::PaDiv(offset) if b.len() < y.len() => quotients(offset, a, b, y),
         Binary::PaDiv(0) if a.len() == y.len() => {
-            quick2(function::PlainDiv, a, b, y);
+            forms2(function::PlainDiv, a, b, y);
         }
         Binary::PaDiv(offset) => pam::map2(function::Div(offset), a, b, y),
         Binary::PaExp2Grad => pam::map2(function::Exp2Grad, a, b, y),
@@ -143,28 +144,43 @@ pub fn binary(op: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
     }
 }
 
-/// Numbers that are computed the quick way before it is looked whether that was right. Where it has not been
-/// twice, it is no longer tried.
+/// Numbers that are computed by a form before it is looked whether that was right.
 const BLOCK: usize = 64;
+/// How often a form was wrong before it is no longer tried.
+pub(crate) const PATIENCE: u32 = 2;
+
+/// Computes a block by a form; whether that was right.
+macro_rules! attempt {
+    ($y:expr, $limit:expr, |$i:ident| $form:expr) => {{
+        let mut measure = 0;
+        for $i in 0..BLOCK {
+            let (value, m) = $form;
+            measure = measure.max(m);
+            $y[$i] = value;
+        }
+        measure < $limit
+    }};
+}
 
 multiversion! { pam
     /// `y[i] = f(x[i])`.
-    fn quick1<F: Quick1>(f: F, x: &[f32], y: &mut [f32]) {
+    fn forms1<F: Forms1>(f: F, x: &[f32], y: &mut [f32]) {
         let (x, x_rest) = x.as_chunks::<BLOCK>();
         let (y, y_rest) = y.as_chunks_mut::<BLOCK>();
-        let mut failures = 0;
+        let mut failures = [0, 0];
         for (x, y) in x.iter().zip(y) {
-            if failures < 2 {
-                let mut measure = 0;
-                for i in 0..BLOCK {
-                    let (value, m) = f.quick(x[i]);
-                    measure = measure.max(m);
-                    y[i] = value;
-                }
-                if measure < f.limit() {
+            prefetch_ahead(x);
+            if failures[0] < PATIENCE {
+                if attempt!(y, f.ordinary_limit(), |i| f.ordinary(x[i])) {
                     continue;
                 }
-                failures += 1;
+                failures[0] += 1;
+            }
+            if failures[1] < PATIENCE {
+                if attempt!(y, f.vanishing_limit(), |i| f.vanishing(x[i])) {
+                    continue;
+                }
+                failures[1] += 1;
             }
             for i in 0..BLOCK {
                 y[i] = f.call(x[i]);
@@ -178,23 +194,28 @@ multiversion! { pam
 
 multiversion! { pam
     /// `y[i] = f(a[i], b[i])`.
-    fn quick2<F: Quick2>(f: F, a: &[f32], b: &[f32], y: &mut [f32]) {
+    fn forms2<F: Forms2>(f: F, a: &[f32], b: &[f32], y: &mut [f32]) {
         let (a, a_rest) = a.as_chunks::<BLOCK>();
         let (b, b_rest) = b.as_chunks::<BLOCK>();
         let (y, y_rest) = y.as_chunks_mut::<BLOCK>();
-        let mut failures = 0;
+        let mut failures = [0, 0];
         for ((a, b), y) in a.iter().zip(b).zip(y) {
-            if failures < 2 {
-                let mut measure = 0;
-                for i in 0..BLOCK {
-                    let above = |x: f32| magnitude(x).wrapping_sub(MODERATE.start);
-                    measure = measure.max(above(a[i])).max(above(b[i]));
-                    y[i] = f.quick(a[i], b[i]);
-                }
-                if measure < MODERATE.end - MODERATE.start {
+            prefetch_ahead(a);
+            prefetch_ahead(b);
+            if failures[0] < PATIENCE {
+                let above = |x: f32| magnitude(x).wrapping_sub(MODERATE.start);
+                if attempt!(y, MODERATE.end - MODERATE.start, |i| {
+                    (f.ordinary(a[i], b[i]), above(a[i]).max(above(b[i])))
+                }) {
                     continue;
                 }
-                failures += 1;
+                failures[0] += 1;
+            }
+            if failures[1] < PATIENCE {
+                if attempt!(y, MODERATE.end, |i| f.vanishing(a[i], b[i])) {
+                    continue;
+                }
+                failures[1] += 1;
             }
             for i in 0..BLOCK {
                 y[i] = f.call(a[i], b[i]);
@@ -209,7 +230,7 @@ multiversion! { pam
 /// Products by few numbers; a product is the same from both sides.
 fn products(offset: pa::Offset, x: &[f32], by: &[f32], y: &mut [f32]) {
     repeated(x, by, y, |b, x, y| match Factor::product(b, offset) {
-        Some(factor) => quick1(function::Scaled(factor), x, y),
+        Some(factor) => forms1(function::Scaled(factor), x, y),
         None => pam::map1(Right(function::Mul(offset), b), x, y),
     });
 }
@@ -217,7 +238,7 @@ fn products(offset: pa::Offset, x: &[f32], by: &[f32], y: &mut [f32]) {
 /// Quotients by few numbers.
 fn quotients(offset: pa::Offset, x: &[f32], by: &[f32], y: &mut [f32]) {
     repeated(x, by, y, |b, x, y| match Factor::quotient(b, offset) {
-        Some(factor) => quick1(function::Scaled(factor), x, y),
+        Some(factor) => forms1(function::Scaled(factor), x, y),
         None => pam::map1(Right(function::Div(offset), b), x, y),
     });
 }

@@ -68,81 +68,135 @@ functions! {
     };
 }
 
-/// A function of one number that is simpler for most numbers.
-pub(crate) trait Quick1: F1 {
-    /// Measures below are those of numbers for which the quick result is right.
-    fn limit(self) -> u32;
-    /// The quick result and the measure of the number.
-    fn quick(self, x: f32) -> (f32, u32);
+/// A function of one number that is simpler for most numbers. Each form measures its operand: it is right
+/// for measures below its limit.
+pub(crate) trait Forms1: F1 {
+    /// The limit for ordinary numbers.
+    fn ordinary_limit(self) -> u32;
+    /// For ordinary numbers: the result and the measure.
+    fn ordinary(self, x: f32) -> (f32, u32);
+    /// The limit for numbers that may vanish.
+    fn vanishing_limit(self) -> u32 {
+        u32::MAX
+    }
+    /// For numbers that may be zero, or become it: the result and the measure. The function itself where
+    /// nothing is simpler.
+    #[inline(always)]
+    fn vanishing(self, x: f32) -> (f32, u32) {
+        (self.call(x), 0)
+    }
 }
 
-impl Quick1 for Exp2 {
+impl Forms1 for Exp2 {
     #[inline(always)]
-    fn limit(self) -> u32 {
+    fn ordinary_limit(self) -> u32 {
         pa::EXP2_WITHIN
     }
     #[inline(always)]
-    fn quick(self, x: f32) -> (f32, u32) {
+    fn ordinary(self, x: f32) -> (f32, u32) {
         (pa::exp2_within(x), magnitude(x))
     }
 }
 
-impl Quick1 for Log2 {
+impl Forms1 for Log2 {
     #[inline(always)]
-    fn limit(self) -> u32 {
+    fn ordinary_limit(self) -> u32 {
         INF - MIN
     }
     #[inline(always)]
-    fn quick(self, x: f32) -> (f32, u32) {
+    fn ordinary(self, x: f32) -> (f32, u32) {
         (pa::log2_within(x), x.to_bits().wrapping_sub(MIN))
     }
 }
 
-impl Quick1 for ScalePow2 {
+impl Forms1 for ScalePow2 {
     #[inline(always)]
-    fn limit(self) -> u32 {
+    fn ordinary_limit(self) -> u32 {
         INF - MIN
     }
     #[inline(always)]
-    fn quick(self, x: f32) -> (f32, u32) {
+    fn ordinary(self, x: f32) -> (f32, u32) {
         // With more, nothing stays in range; with so much, no exponent wraps around into it.
         let step = (self.0.clamp(-255, 255) << 23) as u32;
         let (before, after) = (magnitude(x), magnitude(x).wrapping_add(step));
         let measure = before.wrapping_sub(MIN).max(after.wrapping_sub(MIN));
         (f32::from_bits(x.to_bits().wrapping_add(step)), measure)
     }
+    #[inline(always)]
+    fn vanishing_limit(self) -> u32 {
+        self.ordinary_limit()
+    }
+    #[inline(always)]
+    fn vanishing(self, x: f32) -> (f32, u32) {
+        // Subnormal results are rounded, so that zeros are all that may vanish.
+        let (scaled, measure) = self.ordinary(x);
+        let zero = magnitude(x) == 0;
+        (if zero { x } else { scaled }, if zero { 0 } else { measure })
+    }
 }
 
-impl Quick1 for Scaled {
+impl Forms1 for Scaled {
     #[inline(always)]
-    fn limit(self) -> u32 {
+    fn ordinary_limit(self) -> u32 {
         self.0.within().len() as u32
     }
     #[inline(always)]
-    fn quick(self, x: f32) -> (f32, u32) {
+    fn ordinary(self, x: f32) -> (f32, u32) {
         (self.0.apply_within(x), magnitude(x).wrapping_sub(self.0.within().start))
+    }
+    #[inline(always)]
+    fn vanishing_limit(self) -> u32 {
+        self.0.within().end
+    }
+    #[inline(always)]
+    fn vanishing(self, x: f32) -> (f32, u32) {
+        (self.0.apply_below(x), magnitude(x))
     }
 }
 
-/// A function of two numbers that is simpler for most numbers.
-pub(crate) trait Quick2: F2 {
-    /// The result where both magnitudes lie within [`MODERATE`].
-    fn quick(self, a: f32, b: f32) -> f32;
+/// A function of two numbers that is simpler for most numbers, as [`Forms1`].
+pub(crate) trait Forms2: F2 {
+    /// For magnitudes within [`MODERATE`]: the result.
+    fn ordinary(self, a: f32, b: f32) -> f32;
+    /// For numbers that may be zero, or become it: the result and the measure, right below the end of
+    /// [`MODERATE`].
+    fn vanishing(self, a: f32, b: f32) -> (f32, u32);
 }
 
 /// Between 2^−62 and 2^64: products and quotients are normal numbers.
 pub(crate) const MODERATE: Range<u32> = BIAS - (62 << 23)..BIAS + (64 << 23);
 
-impl Quick2 for PlainMul {
+/// A result of this magnitude, which may be below zero, with the sign of the product of two numbers; zero where
+/// this magnitude or that of the operand is not that of a normal number.
+#[inline(always)]
+fn alive(operand: u32, m: u32, a: f32, b: f32) -> f32 {
+    let m = if (operand as i32).min(m as i32) < MIN as i32 { 0 } else { m };
+    f32::from_bits(m | (a.to_bits() ^ b.to_bits()) & !MAGNITUDE)
+}
+
+impl Forms2 for PlainMul {
     #[inline(always)]
-    fn quick(self, a: f32, b: f32) -> f32 {
+    fn ordinary(self, a: f32, b: f32) -> f32 {
         f32::from_bits(a.to_bits().wrapping_sub(BIAS).wrapping_add(b.to_bits()))
+    }
+    #[inline(always)]
+    fn vanishing(self, a: f32, b: f32) -> (f32, u32) {
+        let (x, y) = (magnitude(a), magnitude(b));
+        (alive(x.min(y), (x + y).wrapping_sub(BIAS), a, b), x.max(y))
     }
 }
 
-impl Quick2 for PlainDiv {
+impl Forms2 for PlainDiv {
     #[inline(always)]
-    fn quick(self, a: f32, b: f32) -> f32 {
+    fn ordinary(self, a: f32, b: f32) -> f32 {
         f32::from_bits(a.to_bits().wrapping_sub(b.to_bits()).wrapping_add(BIAS))
+    }
+    #[inline(always)]
+    fn vanishing(self, a: f32, b: f32) -> (f32, u32) {
+        // Divisors from 2^−63 to the largest number measure less than the end of what is moderate.
+        const DIVISOR: u32 = INF - MODERATE.end;
+        let (x, y) = (magnitude(a), magnitude(b));
+        let quotient = x.wrapping_sub(y).wrapping_add(BIAS);
+        (alive(x, quotient, a, b), x.max(y.wrapping_sub(DIVISOR)))
     }
 }

@@ -109,6 +109,14 @@ impl Factor {
         f32::from_bits(a.to_bits().wrapping_add(self.shift) ^ self.sign)
     }
 
+    /// The product or quotient of a number whose magnitude is below the end of those within.
+    #[inline(always)]
+    pub(crate) fn apply_below(self, a: f32) -> f32 {
+        let m = magnitude(a);
+        let y = if m < self.low { 0 } else { m.wrapping_add(self.shift) };
+        f32::from_bits(y | (a.to_bits() & SIGN) ^ self.sign)
+    }
+
     /// The product or quotient of this number.
     #[inline(always)]
     pub fn apply(self, a: f32) -> f32 {

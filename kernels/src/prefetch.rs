@@ -29,3 +29,21 @@ pub fn prefetch(bytes: &[u8], intent: Intent) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (bytes, intent, LINE);
 }
+
+/// Numbers between what a loop reads and what it asks for.
+const AHEAD: usize = 256;
+
+/// Fetches what lies some way behind this block, which a loop over blocks reads later. A loop with more
+/// than a few instructions for each number leaves the memory idle otherwise.
+#[inline(always)]
+pub(crate) fn prefetch_ahead<const N: usize>(block: &[f32; N]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..N / (LINE / size_of::<f32>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let at = block.as_ptr().wrapping_add(AHEAD + line * (LINE / size_of::<f32>()));
+        // SAFETY: a hint about an address reads nothing, whatever the address is.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = block;
+}

@@ -167,8 +167,8 @@ fn kernels_are_clean_and_planted_multiplications_are_found() {
         "choice::select_pairs",
         "stand_in::settle",
         "reduce::columns",
-        "elementwise::quick1",
-        "elementwise::quick2",
+        "elementwise::forms1",
+        "elementwise::forms2",
         "random::fill",
         "store_rows",
     ] {
