@@ -11,6 +11,7 @@ use crate::Pool;
 use crate::elementwise::PATIENCE;
 use crate::function::{Forms2, MODERATE, NativeMul, PlainMul, maximum, minimum};
 use crate::pa::magnitude;
+use crate::prefetch::prefetch_ahead;
 use crate::simd::{F2, multiversion};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -165,28 +166,31 @@ multiversion! { pam
             let x = &x[r * row..][..row];
             *y = match reduction {
                 Reduction::Sum => sum_row(row, &mut Numbers(x)),
-                Reduction::Max => extreme_row(x, f32::NEG_INFINITY, maximum),
-                Reduction::Min => extreme_row(x, f32::INFINITY, minimum),
+                Reduction::Max => extreme_row(x, f32::NEG_INFINITY, |x, y| x > y),
+                Reduction::Min => extreme_row(x, f32::INFINITY, |x, y| x < y),
             };
         }
     }
 }
 
-/// The fold of a row in order, of lanes side by side: in which order numbers are compared shows for
-/// nothing but zeros of both signs, of which the last is taken.
+/// The number of a row that beats all others, found in lanes side by side: in which order numbers are compared
+/// shows for nothing but NaN, of which that of the first lane is taken, and zeros of both signs, of which
+/// the last is.
 #[inline(always)]
-fn extreme_row(x: &[f32], start: f32, pick: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [start; LANES];
-    let blocks = x.chunks_exact(LANES);
-    let rest = blocks.remainder();
+fn extreme_row(x: &[f32], start: f32, beats: impl Fn(f32, f32) -> bool) -> f32 {
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    let mut last = [start; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    let mut found = Extremes { lanes: [start; LANES], nan: [0; LANES] };
     for block in blocks {
-        lanes.iter_mut().zip(block).for_each(|(l, &x)| *l = pick(*l, x));
+        prefetch_ahead(block);
+        found = found.with(block, &beats);
     }
-    lanes.iter_mut().zip(rest).for_each(|(l, &x)| *l = pick(*l, x));
-    let mut extreme = start;
-    for lane in lanes {
-        extreme = pick(extreme, lane);
+    found = found.with(&last, &beats);
+    if found.nan.contains(&u32::MAX) {
+        return first_nan(x);
     }
+    let extreme = found.extreme(&beats);
     if extreme == 0.0 {
         let mut n = x.len();
         while n > 0 {
@@ -197,6 +201,50 @@ fn extreme_row(x: &[f32], start: f32, pick: impl Fn(f32, f32) -> f32) -> f32 {
         }
     }
     extreme
+}
+
+/// The first NaN of the first lane that has one.
+#[cold]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
+fn first_nan(x: &[f32]) -> f32 {
+    for lane in 0..LANES {
+        let mut i = lane;
+        while i < x.len() {
+            if x[i].is_nan() {
+                return x[i];
+            }
+            i += LANES;
+        }
+    }
+    f32::NAN
+}
+
+/// What has been found in a row.
+#[derive(Clone, Copy)]
+struct Extremes {
+    /// What beats all others of its lane.
+    lanes: [f32; LANES],
+    /// Where there was a NaN, as masks, which need no conversion.
+    nan: [u32; LANES],
+}
+
+impl Extremes {
+    #[inline(always)]
+    fn with(mut self, block: &[f32; LANES], beats: &impl Fn(f32, f32) -> bool) -> Extremes {
+        for i in 0..LANES {
+            self.lanes[i] = if beats(block[i], self.lanes[i]) { block[i] } else { self.lanes[i] };
+            self.nan[i] |= if block[i].is_nan() { u32::MAX } else { 0 };
+        }
+        self
+    }
+
+    /// The lane that beats all others. A function that is called, since the compiler otherwise arranges the lanes
+    /// for its sake, at every block of the row.
+    #[inline(never)]
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
+    fn extreme(self, beats: &impl Fn(f32, f32) -> bool) -> f32 {
+        self.lanes.iter().fold(self.lanes[0], |e, &lane| if beats(lane, e) { lane } else { e })
+    }
 }
 
 /// What is summed. A trait, since the compiler may leave the body of a closure outside of the loop.
@@ -332,6 +380,7 @@ fn sum_row(n: usize, terms: &mut impl Terms) -> f32 {
 fn add(lanes: &mut [f32; LANES], x: &[f32]) {
     let (blocks, rest) = x.as_chunks::<LANES>();
     for block in blocks {
+        prefetch_ahead(block);
         lanes.iter_mut().zip(block).for_each(|(l, &x)| *l += x);
     }
     lanes.iter_mut().zip(rest).for_each(|(l, &x)| *l += x);

@@ -118,6 +118,37 @@ proptest! {
     }
 
     #[test]
+    fn extremes_of_rows_are_folds(
+        row in 1usize..90, rows in 1usize..6, seed in any::<u64>(), kind in 0usize..3,
+    ) {
+        let mut x = numbers(row * rows, seed, kind == 0);
+        if kind == 1 {
+            // Zeros of both signs, with nothing above them or nothing below.
+            let sign = if seed % 2 == 0 { 1.0 } else { -1.0 };
+            x.iter_mut().for_each(|x| *x = if x.to_bits() % 3 == 0 { x.abs() * sign } else { *x * 0.0 });
+        }
+        let greater = |a: f32, b: f32| if a > b { a } else { b };
+        let smaller = |a: f32, b: f32| if a < b { a } else { b };
+        let cases: [(_, _, &dyn Fn(f32, f32) -> f32); 2] = [
+            (Reduction::Max, f32::NEG_INFINITY, &greater),
+            (Reduction::Min, f32::INFINITY, &smaller),
+        ];
+        for (reduction, start, pick) in cases {
+            let mut y = vec![0.0; rows];
+            reduce_rows(reduction, row, &x, &mut y);
+            for (x, y) in x.chunks(row).zip(y) {
+                match x.iter().any(|x| x.is_nan()) {
+                    true => prop_assert!(y.is_nan(), "{:?} of {:?}: {:?}", reduction, x, y),
+                    false => {
+                        let expected = x.iter().copied().fold(start, pick);
+                        prop_assert_eq!(expected.to_bits(), y.to_bits(), "{:?} of {:?}", reduction, x);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_shorter_operand_is_repeated(
         row in 1usize..90, rows in 1usize..9, seed in any::<u64>(), tame in any::<bool>(),
     ) {
