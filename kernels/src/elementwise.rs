@@ -4,8 +4,8 @@
 //! by tile, so that chains of operations stay in the cache; nothing here divides work among threads.
 
 use crate::function::{Forms1, Forms2, MODERATE};
+use crate::memory::prefetch_ahead;
 use crate::pa::{Factor, magnitude};
-use crate::prefetch::prefetch_ahead;
 use crate::simd::native::{map1, map2};
 use crate::simd::{Right, multiversion, pam, repeated};
 use crate::{function, pa};

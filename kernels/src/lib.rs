@@ -16,10 +16,11 @@ pub mod contract;
 pub mod elementwise;
 mod function;
 mod isa;
+pub mod memory;
 mod native;
 pub mod pa;
 mod pool;
-pub mod prefetch;
+
 pub mod random;
 pub mod reduce;
 mod simd;

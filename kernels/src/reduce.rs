@@ -10,8 +10,8 @@
 use crate::Pool;
 use crate::elementwise::PATIENCE;
 use crate::function::{Forms2, MODERATE, NativeMul, PlainMul, maximum, minimum};
+use crate::memory::prefetch_ahead;
 use crate::pa::magnitude;
-use crate::prefetch::prefetch_ahead;
 use crate::simd::{F2, multiversion};
 use std::marker::PhantomData;
 use std::ops::Range;

@@ -6,7 +6,7 @@ use pam_ir::attr::Attr;
 use pam_ir::build::Builder;
 use pam_ir::graph::{Binding, Graph, ValueId};
 use pam_ir::op::Op;
-use pam_ir::tensor::Tensor;
+use pam_ir::tensor::{Data, Tensor};
 use pam_ir::types::{DType, Type};
 use pam_runtime::{Executor, PlanError, PlanOptions, RunError, plan};
 use proptest::prelude::*;
@@ -192,6 +192,35 @@ fn threads_do_not_change_large_results() {
         })
         .collect();
     assert!(results.windows(2).all(|w| w[0] == w[1]));
+}
+
+#[test]
+fn results_larger_than_caches_are_written_whole() {
+    // 36 MB a tensor, the last tile shorter than the others; one result is read by the program itself.
+    let n = 9_000_001;
+    let text = format!(
+        "in x: f32[{n}]\n in y: f32[{n}]\n p: f32[{n}] = PamMul(x, y)\n q: f32[{n}] = Sub(p, x)\n
+         r: f32[{n}] = PamMul(q, p)\n out p = p\n out r = r"
+    );
+    let certified = certified(graph(&text));
+    let numbers = |step: usize| -> Vec<f32> {
+        (0..n).map(|i| ((i * step % 1013) as f32 - 500.0) * 0.01).collect()
+    };
+    let (x, y) = (numbers(37), numbers(101));
+    let expected = |i: usize| {
+        let p = pam_kernels::pa::mul(x[i], y[i], 0);
+        [p, pam_kernels::pa::mul(p - x[i], p, 0)].map(f32::to_bits)
+    };
+    let inputs: Vec<(String, Tensor)> =
+        vec![("x".into(), Tensor::new([n], x.clone())), ("y".into(), Tensor::new([n], y.clone()))];
+    for threads in [1, 3] {
+        let plan = plan(&certified, PlanOptions::default()).unwrap();
+        let results = Executor::new(plan, threads).unwrap().run(&inputs).unwrap();
+        let [Data::F32(p), Data::F32(r)] = [0, 1].map(|k| results[k].1.data().clone()) else {
+            panic!("results of floats");
+        };
+        assert!((0..n).all(|i| [p[i], r[i]].map(f32::to_bits) == expected(i)), "{threads} threads");
+    }
 }
 
 #[test]

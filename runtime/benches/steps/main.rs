@@ -36,10 +36,12 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const FIXTURES: [&str; 10] =
     ["mlp", "lenet", "encoder", "encdec", "vit", "gpt", "resnet20", "convmixer", "resnext", "vgg"];
 const LARGE: [&str; 2] = ["deit_tiny", "iwslt"];
-const ROWS: [(&str, Op); 3] = [
-    ("softmax_rows", Op::Softmax),
-    ("layer_norm_rows", Op::LayerNormalization),
-    ("gelu_rows", Op::Gelu),
+const ROWS: [(&str, Op, [usize; 2]); 4] = [
+    ("softmax_rows", Op::Softmax, [2048, 768]),
+    ("layer_norm_rows", Op::LayerNormalization, [2048, 768]),
+    ("gelu_rows", Op::Gelu, [2048, 768]),
+    // 64 MiB a tensor, more than caches hold.
+    ("large_mul", Op::Mul, [16384, 1024]),
 ];
 const POLICIES: [&str; 3] = ["native", "approx", "exact"];
 /// How long a step is repeated.
@@ -76,8 +78,8 @@ fn main() -> Result<()> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
     let folder = tempfile::tempdir()?;
     let mut cases = Vec::new();
-    for (name, op) in ROWS {
-        cases.push(rows(name, op, folder.path())?);
+    for (name, op, shape) in ROWS {
+        cases.push(rows(name, op, shape, folder.path())?);
     }
     let fixture = |name, at: PathBuf| Case {
         name,
@@ -285,29 +287,33 @@ fn onnxruntime(python: &str, case: &Case, threads: usize) -> Result<f64> {
     })
 }
 
-/// A model of one operation on 2048 rows of 768, and its input.
-fn rows(name: &'static str, op: Op, folder: &Path) -> Result<Case> {
-    const SHAPE: [usize; 2] = [2048, 768];
+/// A model of one operation on rows, and its inputs.
+fn rows(name: &'static str, op: Op, shape: [usize; 2], folder: &Path) -> Result<Case> {
     let ty = |shape: &[usize]| Type::new(DType::F32, shape.to_vec());
     let mut b = Builder::new(name);
-    let x = b.input("x", ty(&SHAPE), None);
-    let mut inputs = vec![x];
+    let mut inputs = vec![b.input("x", ty(&shape), None)];
     if op == Op::LayerNormalization {
         for (name, value) in [("scale", 1.25f32), ("bias", 0.5)] {
-            inputs.push(b.constant(name, Tensor::new([SHAPE[1]], vec![value; SHAPE[1]])));
+            inputs.push(b.constant(name, Tensor::new([shape[1]], vec![value; shape[1]])));
         }
     }
+    let values =
+        |scale: f32| (0..shape[0] * shape[1]).map(move |i| (i as f32 * 0.37).sin() * scale);
+    let mut batch = vec![("x".to_owned(), Tensor::new(shape, values(3.0).collect()))];
+    if op == Op::Mul {
+        inputs.push(b.input("z", ty(&shape), None));
+        batch.push(("z".to_owned(), Tensor::new(shape, values(0.5).collect())));
+    }
     let attrs = match op {
-        Op::Gelu => vec![],
-        _ => vec![("axis", Attr::Int(-1))],
+        Op::Softmax | Op::LayerNormalization => vec![("axis", Attr::Int(-1))],
+        _ => vec![],
     };
     let y = b.node(op, &inputs, &attrs)?;
     b.output("y", y);
     let model = folder.join(format!("{name}.onnx"));
     let exported = export(&b.finish(), &Default::default(), &Default::default())?;
     std::fs::write(&model, exported.encode_to_vec())?;
-    let batch = folder.join(format!("{name}.npz"));
-    let values = (0..SHAPE[0] * SHAPE[1]).map(|i| (i as f32 * 0.37).sin() * 3.0).collect();
-    pam_runtime::io::npz::write(&batch, &[("x".to_owned(), Tensor::new(SHAPE, values))])?;
-    Ok(Case { name, model, inputs: batch })
+    let inputs = folder.join(format!("{name}.npz"));
+    pam_runtime::io::npz::write(&inputs, &batch)?;
+    Ok(Case { name, model, inputs })
 }

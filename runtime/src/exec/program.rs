@@ -27,6 +27,10 @@ const CACHE: usize = 56 * 1024;
 /// Limits of the number of elements of a tile.
 const TILE: (usize, usize) = (256, 4096);
 
+/// Bytes from which on a result is written past the caches, which hold less: what reads it fetches it from
+/// memory in any case.
+const STREAMED: usize = 32 << 20;
+
 /// Bytes of a cache line.
 pub(super) const CACHE_LINE: usize = 64;
 /// Actions below which nothing is fetched ahead.
@@ -199,7 +203,16 @@ impl Program {
 
     /// Bytes of scratch one thread needs.
     pub fn scratch(&self) -> usize {
-        self.temps.iter().map(|f| self.room(f)).sum()
+        let streamed = (0..self.outs.len()).filter(|k| self.streams(*k)).map(|k| &self.outs[k]);
+        self.temps.iter().chain(streamed).map(|f| self.room(f)).sum()
+    }
+
+    /// Whether a result is computed in scratch and written past the caches. What overwrites an operand is in the
+    /// caches in any case.
+    pub(super) fn streams(&self, k: usize) -> bool {
+        let overwrites = |o: &Operand| o.access == Access::InPlace(k as u16);
+        self.counts(self.count).bytes(self.outs[k]) >= STREAMED
+            && !self.operands.iter().any(overwrites)
     }
 
     /// Bytes a scratch register takes.

@@ -6,7 +6,7 @@ use super::program::{
 };
 use crate::host::number::{of, of_mut, with_size};
 use pam_kernels::Pool;
-use pam_kernels::prefetch::{Intent, prefetch};
+use pam_kernels::memory::{Intent, prefetch, stream};
 use pam_kernels::reduce::{reduce_rows, sum_products};
 use smallvec::SmallVec;
 use std::slice::Chunks;
@@ -69,6 +69,15 @@ impl Program {
             temps.push(&mut temp[..n.bytes(*format)]);
             scratch = rest;
         }
+        // Results that are written past the caches are computed in scratch.
+        let mut streamed: SmallVec<[Option<&mut [u8]>; 4]> = SmallVec::new();
+        for (k, format) in self.outs.iter().enumerate() {
+            streamed.push(self.streams(k).then(|| {
+                let (tile, rest) = std::mem::take(&mut scratch).split_at_mut(self.room(format));
+                scratch = rest;
+                tile
+            }));
+        }
         for (operand, bytes) in self.operands.iter().zip(ins) {
             if let (Access::Walk(walk), Some(temp)) = (&operand.access, operand.kept) {
                 with_size!(operand.format.size, T => {
@@ -91,11 +100,19 @@ impl Program {
             });
             let tiles: SmallVec<[&[u8]; 16]> = tiles.collect();
             let scratch = temps.iter_mut().zip(&self.temps).map(|(t, f)| &mut t[..n.bytes(*f)]);
-            let results = outs.iter_mut().zip(&self.outs).map(|(out, f)| {
-                let (tile, rest) = std::mem::take(out).split_at_mut(n.bytes(*f));
-                *out = rest;
-                tile
-            });
+            let mut targets: SmallVec<[&mut [u8]; 4]> = SmallVec::new();
+            let results =
+                outs.iter_mut().zip(&self.outs).zip(&mut streamed).map(|((out, f), streamed)| {
+                    let (tile, rest) = std::mem::take(out).split_at_mut(n.bytes(*f));
+                    *out = rest;
+                    match streamed {
+                        Some(scratch) => {
+                            targets.push(tile);
+                            &mut scratch[..n.bytes(*f)]
+                        }
+                        None => tile,
+                    }
+                });
             let mut own: SmallVec<[&mut [u8]; 24]> = scratch.chain(results).collect();
             let mut ahead = self.ahead(ins, &outs, at + n, to);
             let mut tile = Tile { program: self, at, ins: &tiles, own: &mut own };
@@ -107,6 +124,9 @@ impl Program {
                 }
                 tile.act(action);
             }
+            let results = &own[self.temps.len()..];
+            let results = results.iter().enumerate().filter(|(k, _)| self.streams(*k));
+            results.zip(targets).for_each(|((_, from), to)| stream(from, to));
             at = at + n;
         }
     }
@@ -132,8 +152,9 @@ impl Program {
         let ins = self.operands.iter().zip(ins).filter(|(o, _)| o.access == Access::Direct);
         let ins = ins.map(|(o, bytes)| (o.format, *bytes)).filter(|(f, _)| whole(f));
         let read = ins.map(|(f, bytes)| (shares(bytes, at.bytes(f), f.size), Intent::Read));
-        let outs = self.outs.iter().zip(outs).filter(|(f, _)| whole(f));
-        let written = outs.map(|(f, bytes)| (shares(bytes, 0, f.size), Intent::Write));
+        let outs = self.outs.iter().zip(outs).enumerate();
+        let outs = outs.filter(|(k, (f, _))| whole(f) && !self.streams(*k));
+        let written = outs.map(|(_, (f, bytes))| (shares(bytes, 0, f.size), Intent::Write));
         read.chain(written).collect()
     }
 }
