@@ -56,7 +56,9 @@ pub fn written(
     let mut model = export(certified.graph(), &source.files[0].model, &properties)
         .map_err(|e| Failure::file(source.path(), e))?;
     let mut data = None;
-    if source.external || model.encoded_len() > LARGEST_MODEL {
+    // Beside a device or a pipe there is no place for another file.
+    let device = path.metadata().is_ok_and(|m| !m.is_file());
+    if source.external && !device || model.encoded_len() > LARGEST_MODEL {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let location = format!("{name}.data");
         let bytes = externalize(&mut model, &location);

@@ -228,3 +228,65 @@ fn a_gradient_is_recognised_by_its_values() {
     let error = compile(&graph, &Policy::preset("exact").unwrap()).unwrap_err().to_string();
     assert!(error.contains("which value is the gradient of `w` is not clear"), "{error}");
 }
+
+/// Derivatives where functions are put together from branches, and where a branch that is not taken, or a
+/// factor of the derivative, is infinite: what PyTorch gives.
+#[test]
+fn derivatives_are_right_at_zero_and_far_out() {
+    let ones = |n: usize| vec![1f32; n];
+    let cases: [(&str, &str, Vec<f32>, Vec<f32>); 23] = [
+        ("Tanh", "", vec![0.0, -0.0], ones(2)),
+        ("Softplus", "", vec![0.0, -100.0, 100.0], vec![0.5, 0.0, 1.0]),
+        ("Erf", "", vec![0.0], vec![1.128_379]),
+        ("Gelu", "", vec![0.0, -30.0, 30.0], vec![0.5, 0.0, 1.0]),
+        ("Gelu", " {approximate=\"tanh\"}", vec![0.0], vec![0.5]),
+        ("Mish", "", vec![0.0], vec![0.6]),
+        ("Sin", "", vec![0.0], vec![1.0]),
+        ("Cos", "", vec![0.0], vec![0.0]),
+        ("Tan", "", vec![0.0], vec![1.0]),
+        ("Asin", "", vec![0.0], vec![1.0]),
+        ("Acos", "", vec![0.0], vec![-1.0]),
+        ("Atan", "", vec![0.0, 1e4], vec![1.0, 0.0]),
+        ("Asinh", "", vec![0.0], vec![1.0]),
+        ("Softsign", "", vec![0.0], vec![1.0]),
+        ("Elu", "", vec![100.0, 300.0, -300.0], vec![1.0, 1.0, 0.0]),
+        ("Selu", "", vec![300.0], vec![1.050_701]),
+        ("Celu", " {alpha=0.5}", vec![300.0, -300.0], vec![1.0, 0.0]),
+        ("Sigmoid", "", vec![-300.0, -99.0, 0.0, 300.0], vec![0.0, 0.0, 0.25, 0.0]),
+        ("Swish", "", vec![-300.0, 0.0, 300.0], vec![0.0, 0.5, 1.0]),
+        ("ReduceL2", " {keepdims=1}", vec![0.0, 0.0], vec![0.0, 0.0]),
+        ("LpNormalization", " {axis=0}", vec![0.0, 0.0], vec![1.0, 1.0]),
+        ("Pow1.5", "", vec![0.0, 4.0], vec![0.0, 3.0]),
+        ("Pow5.0", "", vec![0.0, -1.0], vec![0.0, 5.0]),
+    ];
+    for (op, attrs, x, expected) in cases {
+        let n = x.len();
+        let (constant, call) = match op.strip_prefix("Pow") {
+            Some(c) => (format!("const c: f32[] = {c}\n"), "Pow(x, c)".to_owned()),
+            None => (String::new(), format!("{op}(x)")),
+        };
+        let m = if op == "ReduceL2" { 1 } else { n };
+        let text = format!(
+            "graph g {{\n in x: f32[{n}]\n {constant} y: f32[{m}] = {call}{attrs}\n
+             l: f32[] = ReduceSum(y) {{keepdims=0}}\n g: f32[{n}] = Gradient(l, x)\n out g = g\n}}"
+        );
+        let graph = pam_ir::text::parse(&text, &[]).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        for policy in ["native", "approx", "exact"] {
+            let certified = certified(&graph, &Policy::preset(policy).unwrap());
+            let fed = [("x".to_owned(), Tensor::new([n], x.clone()))];
+            let outputs = run(certified.graph(), &fed);
+            let slopes = outputs[0].1.to_f64().unwrap();
+            // Approximate ones hold PA products, each up to a ninth too small; exact ones are those of the
+            // PA function, whose pieces are flatter or steeper than the curve.
+            let bound = [("native", 1e-4), ("approx", 0.4), ("exact", 0.9)]
+                .into_iter()
+                .find_map(|(name, bound)| (name == policy).then_some(bound))
+                .unwrap();
+            for (x, (slope, expected)) in x.iter().zip(slopes.iter().zip(&expected)) {
+                let error = (slope - f64::from(*expected)).abs();
+                let small = error <= bound * f64::from(expected.abs()) + 1e-6;
+                assert!(small, "{policy}: {op}'({x}) is {slope}, not {expected}");
+            }
+        }
+    }
+}

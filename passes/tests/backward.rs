@@ -144,3 +144,47 @@ fn steps_that_cannot_be_built_are_refused() {
     assert_eq!(outputs, ["loss", "y", "new.w", "new.w.momentum_buffer"]);
     assert_eq!(step.bindings.len(), 2);
 }
+
+/// The names of what a step of mean squares trains.
+fn trained(lines: &str) -> Vec<String> {
+    let options = StepOptions {
+        loss: LossSpec::MeanSquaredError,
+        optimizer: OptimizerSpec::parse("sgd:momentum=0").unwrap(),
+        freeze: Vec::new(),
+    };
+    let step = build(&graph(lines), &options).unwrap();
+    step.bindings.iter().map(|b| b.old.clone()).collect()
+}
+
+#[test]
+fn weights_are_told_from_constants() {
+    let lines = "in x: f32[2,3]\nconst w: f32[3,1] = [1.0, 2.0, 3.0]\nconst b: f32[1] = [0.5]\n\
+                 const eps: f32[] = 0.1\nconst block.0.scale: f32[1] = [2.0]\n\
+                 const v: f32[2,1] = [0.5, 2.0]\nconst low: f32[] = 0.0\nconst high: f32[] = 1.0\n\
+                 const two: f32[2,1] = [2.0, 3.0]\n\
+                 m: f32[2,1] = MatMul(x, w)\na: f32[2,1] = Add(m, b)\ne: f32[2,1] = Add(a, eps)\n\
+                 s: f32[2,1] = Mul(e, block.0.scale)\nc: f32[2,1] = Clip(v, low, high)\n\
+                 p: f32[2,1] = Pow(s, two)\ny: f32[2,1] = Mul(p, c)\nout y = y";
+    assert_eq!(trained(lines), ["w", "b", "block.0.scale", "v"]);
+}
+
+#[test]
+fn layers_that_are_applied_twice_stay_tied() {
+    let weights = "in x: f32[2,2]\nin z: f32[2,2]\nconst w: f32[2,2] = [1.0, 2.0, 3.0, 4.0]\n\
+                   const v: f32[2,2] = [1.0, 2.0, 3.0, 5.0]\nconst b: f32[2] = [0.0, 0.0]\n\
+                   const one: f32[2] = [1.0, 1.0]\n";
+    // One layer with its norm on both inputs, as in a siamese network.
+    let siamese = "m: f32[2,2] = MatMul(x, w)\na: f32[2,2] = Add(m, b)\n\
+                   n: f32[2,2], _, _ = LayerNormalization(a, one, b)\n\
+                   k: f32[2,2] = MatMul(z, w)\nc: f32[2,2] = Add(k, b)\n\
+                   o: f32[2,2], _, _ = LayerNormalization(c, one, b)\ny: f32[2,2] = Sub(n, o)\nout y = y";
+    let both = format!("{weights}{siamese}").replace(", _, _", "");
+    assert_eq!(trained(&both), ["w", "b", "one", "b.2"]);
+    // Two layers whose biases and norms the exporter has merged.
+    let other = both.replace("MatMul(z, w)", "MatMul(n, v)");
+    assert_eq!(trained(&other), ["w", "v", "b", "one", "b.2", "b.3", "one.2", "b.4"]);
+    // Two norms of one result.
+    let parallel = "m: f32[2,2] = MatMul(x, w)\nn: f32[2,2] = LayerNormalization(m, one)\n\
+                    o: f32[2,2] = LayerNormalization(m, one)\ny: f32[2,2] = Sub(n, o)\nout y = y";
+    assert_eq!(trained(&format!("{weights}{parallel}")), ["w", "one", "one.2"]);
+}

@@ -6,7 +6,7 @@ use pam_ir::attr::Attr;
 use pam_ir::geometry::slice_ranges;
 use pam_ir::graph::ValueId;
 use pam_ir::op::{Op, normalize_axis};
-use pam_ir::types::Type;
+use pam_ir::types::{DType, Type};
 
 /// Gives the cotangents of the inputs of a node that moves elements; whether it does.
 pub(super) fn apply(v: &mut Vjp<'_, '_, '_>) -> Result<bool> {
@@ -203,6 +203,9 @@ fn gather(v: &mut Vjp<'_, '_, '_>) -> Result {
     let perm: Vec<usize> = (axis..axis + n).chain(0..axis).chain(axis + n..rank - 1 + n).collect();
     let updates = v.transpose(d, &perm)?;
     let column = v.reshape(indices, &[&picked[..], &[1]].concat())?;
+    // Those of ScatterND are of 64 bits, those of Gather of either width.
+    let column =
+        if v.ty(column).dtype == DType::I64 { column } else { v.cast(column, DType::I64)? };
     let order: Vec<usize> = std::iter::once(axis).chain((0..rank).filter(|&a| a != axis)).collect();
     let front: Vec<usize> = order.iter().map(|&a| ty.shape[a]).collect();
     let zeros = v.zeros(&Type::new(ty.dtype, front))?;

@@ -173,9 +173,12 @@ fn sums(v: &mut Vjp<'_, '_, '_>) -> Result {
     Ok(())
 }
 
-/// `x^y`: by x, `y · x^(y − 1) · δ`; by y, `z · ln(x) · δ`.
+/// `x^y`: by x, `y · x^(y − 1) · δ`; by y, `z · ln(x) · δ`, which is 0 where x is 0.
 fn pow(v: &mut Vjp<'_, '_, '_>) -> Result {
     let (x, y, z, d) = (v.x(0)?, v.x(1)?, v.y()?, v.delta()?);
+    // Exponents may be integers.
+    let dtype = v.ty(x).dtype;
+    let y = if v.ty(y).dtype == dtype { y } else { v.cast(y, dtype)? };
     if v.wants(0) {
         let one = v.number(1.0, y)?;
         let less = v.sub(y, one)?;
@@ -185,7 +188,10 @@ fn pow(v: &mut Vjp<'_, '_, '_>) -> Result {
         v.give(0, cotangent)?;
     }
     if v.wants(1) {
-        let log = v.log(x)?;
+        let (zero, one) = (v.number(0.0, x)?, v.number(1.0, x)?);
+        let nothing = v.op(Op::Equal, &[x, zero], &[])?;
+        let kept = v.select(nothing, one, x)?;
+        let log = v.log(kept)?;
         let slope = v.mul(z, log)?;
         let cotangent = v.mul(slope, d)?;
         v.give(1, cotangent)?;

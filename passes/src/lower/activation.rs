@@ -18,6 +18,9 @@ fn sigmoid_of(lo: &mut Lowering<'_, '_>, x: ValueId) -> Result<ValueId> {
         return lo.op(Op::Sigmoid, &[x], &[]);
     }
     let minus = lo.neg(x)?;
+    // Beyond, e would be infinite and its derivative 0 · ∞; the result is 0 from there on in any case.
+    let bound = lo.scalar(lo.largest_exponent());
+    let minus = lo.op(Op::Min, &[minus, bound], &[])?;
     let e = lo.exp(minus)?;
     let one = lo.scalar(1f32);
     let sum = lo.add(one, e)?;
@@ -32,12 +35,13 @@ pub fn softplus(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
 }
 
 fn softplus_of(lo: &mut Lowering<'_, '_>, x: ValueId) -> Result<ValueId> {
-    let size = lo.abs(x)?;
+    let (negative, size) = lo.halves(x)?;
     let minus = lo.neg(size)?;
     let e = lo.exp(minus)?;
     let sum = lo.add_scalar(e, 1.0)?;
     let log = lo.log(sum)?;
-    let ramp = lo.op(Op::Relu, &[x], &[])?;
+    let zero = lo.scalar(0f32);
+    let ramp = lo.select(negative, zero, x)?;
     lo.add(ramp, log)
 }
 
@@ -69,10 +73,23 @@ pub fn elu(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
 }
 
 fn elu_of(lo: &mut Lowering<'_, '_>, x: ValueId, alpha: f32) -> Result<ValueId> {
-    let e = lo.exp(x)?;
-    let less = lo.add_scalar(e, -1.0)?;
-    let below = lo.scale(less, alpha)?;
+    let below = less_than_nothing(lo, x, x, alpha)?;
     piecewise(lo, x, below, x)
+}
+
+/// `alpha · (exp(z) − 1)` where x < 0, else 0: where it is not selected it must not overflow, since its derivative
+/// would be 0 · ∞.
+fn less_than_nothing(
+    lo: &mut Lowering<'_, '_>,
+    x: ValueId,
+    z: ValueId,
+    alpha: f32,
+) -> Result<ValueId> {
+    let (negative, zero) = (lo.negative(x)?, lo.scalar(0f32));
+    let z = lo.select(negative, z, zero)?;
+    let e = lo.exp(z)?;
+    let less = lo.add_scalar(e, -1.0)?;
+    lo.scale(less, alpha)
 }
 
 /// `selu(x) = gamma · elu(x, alpha)`.
@@ -88,9 +105,7 @@ pub fn celu(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     let x = lo.input(node, 0)?;
     let alpha = node.float("alpha").unwrap_or(1.0);
     let z = lo.div_scalar(x, alpha)?;
-    let e = lo.exp(z)?;
-    let less = lo.add_scalar(e, -1.0)?;
-    let below = lo.scale(less, alpha)?;
+    let below = less_than_nothing(lo, x, z, alpha)?;
     let y = piecewise(lo, x, below, x)?;
     lo.set(node, 0, y)
 }

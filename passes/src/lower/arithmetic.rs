@@ -176,6 +176,15 @@ impl Lowering<'_, '_> {
         self.exp2(z)
     }
 
+    /// The largest number whose PA power of e is finite.
+    pub fn largest_exponent(&self) -> f32 {
+        let offset = if let Arithmetic::Pam { offset, .. } = self.arithmetic { offset } else { 0 };
+        // What times log2e is the largest number below 128: the PA product adds bit patterns.
+        let below = 128f32.to_bits() - 1;
+        let bits = below - LOG2E.to_bits() + 1f32.to_bits();
+        f32::from_bits(bits.wrapping_sub(offset as u32))
+    }
+
     /// ln(x): `div(log2(x), log2e)`.
     pub fn log(&mut self, x: ValueId) -> Result<ValueId> {
         if !self.is_pam() {

@@ -110,7 +110,7 @@ pub fn lp_norm(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     lo.set(node, 0, y)
 }
 
-/// `(Σ |x|^p)^(1/p)` over axes, which are kept.
+/// `(Σ |x|^p)^(1/p)` over axes, which are kept. Where all x are 0 its derivative is 0.
 pub(super) fn p_norm(
     lo: &mut Lowering<'_, '_>,
     x: ValueId,
@@ -124,10 +124,10 @@ pub(super) fn p_norm(
     if p < 1 {
         return Err(LowerError(format!("a norm of p = {p}")));
     }
-    let size = lo.abs(x)?;
+    let size = if p == 2 { x } else { lo.abs(x)? };
     let power = pow::power(lo, size, p as f32)?;
     let sum = lo.sum(power, axes)?;
-    pow::power(lo, sum, 1.0 / p as f32)
+    pow::root(lo, sum, p as f32)
 }
 
 /// `div(x − mean x, sqrt(mean(mul(c, c))))` over axes, with 1e-9 added to the deviation as ONNX has

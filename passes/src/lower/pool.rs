@@ -101,7 +101,7 @@ pub fn lp_pool(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     let size = lo.abs(x)?;
     let power = pow::power(lo, size, p)?;
     let sums = window_sums(lo, power, &windows)?;
-    let y = pow::power(lo, sums, 1.0 / p)?;
+    let y = pow::root(lo, sums, p)?;
     lo.set(node, 0, y)
 }
 

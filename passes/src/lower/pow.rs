@@ -65,6 +65,16 @@ pub(super) fn power(lo: &mut Lowering<'_, '_>, x: ValueId, c: f32) -> Result<Val
     })
 }
 
+/// The p-th root of a sum of powers that are not negative. Its derivative at 0, where that of each term is 0, is
+/// made 0 and not infinite, so that nothing there is 0 · ∞.
+pub(super) fn root(lo: &mut Lowering<'_, '_>, sum: ValueId, p: f32) -> Result<ValueId, LowerError> {
+    let (zero, one) = (lo.scalar(0f32), lo.scalar(1f32));
+    let nothing = lo.op(Op::Equal, &[sum, zero], &[])?;
+    let kept = lo.select(nothing, one, sum)?;
+    let root = power(lo, kept, 1.0 / p)?;
+    lo.select(nothing, zero, root)
+}
+
 /// The general form where the exponent c is known, so that its kind need not be found at run time.
 fn constant(
     lo: &mut Lowering<'_, '_>,
@@ -81,9 +91,14 @@ fn constant(
         let infinite = lo.op(Op::Equal, &[x, below], &[])?;
         lo.select(infinite, above, x)?
     };
+    // The power of 0 apart, where c > 1: its derivative is 0, that through the logarithm 0 · ∞.
+    let (zero, one) = (lo.scalar(0f32), lo.scalar(1f32));
+    let nothing = if c > 1.0 { Some(lo.op(Op::Equal, &[size, zero], &[])?) } else { None };
+    let size = nothing.map_or(Ok(size), |n| lo.select(n, one, size))?;
     let log = lo.log2(size)?;
     let z = lo.mul(log, y)?;
     let power = lo.exp2(z)?;
+    let power = nothing.map_or(Ok(power), |n| lo.select(n, zero, power))?;
     // All floats from 2^24 on are even.
     if !whole || (c / 2.0).floor() == c / 2.0 {
         return Ok(power);

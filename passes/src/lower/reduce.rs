@@ -1,6 +1,6 @@
 //! Reductions that multiply.
 
-use super::{LowerError, Lowering, softmax};
+use super::{LowerError, Lowering, layer_norm, softmax};
 use pam_ir::attr::Attr;
 use pam_ir::geometry::reduced_axes;
 use pam_ir::graph::{Node, ValueId};
@@ -42,9 +42,7 @@ pub fn l1(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
 /// `sqrt(Σ mul(x, x))`.
 pub fn l2(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     let (x, axes) = operands(lo, node)?;
-    let square = lo.square(x)?;
-    let sum = lo.sum(square, &axes)?;
-    let y = lo.sqrt(sum)?;
+    let y = layer_norm::p_norm(lo, x, &axes, 2)?;
     finish(lo, node, y, &axes)
 }
 

@@ -48,7 +48,7 @@ pub(super) fn turn_sin(lo: &mut Lowering<'_, '_>, turns: ValueId, shift: f32) ->
     let turns = if shift == 0.0 { turns } else { lo.add_scalar(turns, shift)? };
     let whole = lo.op(Op::Round, &[turns], &[])?;
     let t = lo.sub(turns, whole)?;
-    let size = lo.abs(t)?;
+    let (negative, size) = lo.halves(t)?;
     let half = lo.scalar(0.5f32);
     let mirrored = lo.sub(half, size)?;
     let u = lo.op(Op::Min, &[size, mirrored], &[])?;
@@ -57,7 +57,6 @@ pub(super) fn turn_sin(lo: &mut Lowering<'_, '_>, turns: ValueId, shift: f32) ->
     let slope = lo.sub(eight, steep)?;
     let wave = lo.mul(u, slope)?;
     let below = lo.neg(wave)?;
-    let negative = lo.negative(t)?;
     lo.select(negative, below, wave)
 }
 
@@ -94,7 +93,9 @@ fn atan_of(lo: &mut Lowering<'_, '_>, x: ValueId) -> Result<ValueId> {
     let size = lo.abs(x)?;
     let one = lo.scalar(1f32);
     let large = lo.op(Op::Greater, &[size, one], &[])?;
-    let inverse = lo.div(one, x)?;
+    // Where it is not selected it must not be infinite, since its derivative would be 0 · ∞.
+    let divisor = lo.select(large, x, one)?;
+    let inverse = lo.div(one, divisor)?;
     let z = lo.select(large, inverse, x)?;
     let square = lo.square(z)?;
     let bend = lo.scale(square, 0.281_25)?;
@@ -134,10 +135,9 @@ fn exponentials(lo: &mut Lowering<'_, '_>, x: ValueId) -> Result<(ValueId, Value
 /// `asinh(x) = sign(x) · log(|x| + √(x² + 1))`.
 pub fn asinh(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     lower(lo, node, |lo, x| {
-        let size = lo.abs(x)?;
+        let (negative, size) = lo.halves(x)?;
         let log = log_with_root(lo, size, 1.0)?;
         let mirrored = lo.neg(log)?;
-        let negative = lo.negative(x)?;
         lo.select(negative, mirrored, log)
     })
 }

@@ -10,6 +10,7 @@
 
 mod loss;
 mod optimizer;
+mod weights;
 
 pub use loss::LossSpec;
 pub use optimizer::OptimizerSpec;
@@ -17,13 +18,12 @@ pub use optimizer::OptimizerSpec;
 use crate::CompileError;
 use pam_ir::attr::Attr;
 use pam_ir::build::{BuildError, Builder, Rebuild, Scope};
-use pam_ir::graph::{Binding, Graph, Node, Source, Value, ValueId};
+use pam_ir::graph::{Binding, Graph, Node, Source, ValueId};
 use pam_ir::op::Op;
 use pam_ir::role::{Component, Mode, Role};
 use pam_ir::tensor::Tensor;
 use pam_ir::types::{DType, Type};
 use regex::Regex;
-use std::collections::HashSet;
 
 /// How to build a training step.
 #[derive(Clone, Debug)]
@@ -38,8 +38,9 @@ pub struct StepOptions {
 
 /// Makes a training step of a forward graph.
 ///
-/// Trained are the float constants of more than one element, and the float inputs with defaults, that the
-/// output depends on: not the statistics of normalisations, nor masks that hold infinities.
+/// Trained are the float constants, and the float inputs with defaults, that the output depends on: not the
+/// statistics of normalisations, bounds and exponents, nor masks that hold infinities, and of single numbers only
+/// those that are a bias, slope, scale or shift of a layer or have the name of a module's parameter, `block.0.scale`.
 ///
 /// # Errors
 /// Where the graph carries state already, has nothing to train, or does not fit the loss.
@@ -49,8 +50,8 @@ pub fn build(graph: &Graph, options: &StepOptions) -> Result<Graph, CompileError
         return Err(CompileError::general(reason, "leave --loss and --optimizer out"));
     }
     let mut source = graph.clone();
-    untie(&mut source);
-    let trained = trained(&source, options);
+    weights::untie(&mut source);
+    let trained = weights::trained(&source, options);
     if trained.is_empty() {
         let reason = "the model holds no weights to train".to_owned();
         return Err(CompileError::general(reason, "give values to its inputs with --init"));
@@ -115,71 +116,6 @@ fn defect(e: BuildError) -> CompileError {
 
 fn scope(name: &str, role: Role, component: Component) -> Scope {
     Scope { name: name.to_owned(), role, component, ..Scope::default() }
-}
-
-/// What is trained, in the order of the values.
-fn trained(graph: &Graph, options: &StepOptions) -> Vec<ValueId> {
-    let needed = graph.ancestors(graph.outputs.iter().map(|o| o.value));
-    let mut read = vec![false; graph.values.len()];
-    let mut fixed = vec![false; graph.values.len()];
-    for (node, _) in graph.nodes.iter().zip(&needed).filter(|(_, n)| **n) {
-        for (i, v) in node.inputs.iter().enumerate() {
-            let Some(v) = v else { continue };
-            read[v.index()] = true;
-            // Statistics are measured, not trained, and the bounds of selections are no weights.
-            let statistics = node.op == Op::BatchNormalization && i >= 3;
-            fixed[v.index()] |= statistics || matches!(node.op, Op::Clip | Op::Pow | Op::Equal);
-        }
-    }
-    let frozen = |name: &str| options.freeze.iter().any(|r| r.is_match(name));
-    let values = graph.values.iter().enumerate();
-    let trained = values.filter(|(i, v)| {
-        let Some(data) = &v.data else { return false };
-        let finite = || data.to_f64().is_some_and(|d| d.iter().all(|x| x.is_finite()));
-        read[*i]
-            && !fixed[*i]
-            && !matches!(v.source, Source::Node { .. })
-            && v.ty.dtype.is_float()
-            && v.ty.elements() > 1
-            && !frozen(&v.name)
-            && finite()
-    });
-    trained.map(|(i, _)| ValueId(i as u32)).collect()
-}
-
-/// Exporters merge weights that begin equal, such as the zeros of biases: a constant whose elements are
-/// all equal becomes one for each node that reads it. Weights that differ in their elements are tied
-/// on purpose.
-fn untie(graph: &mut Graph) {
-    let uniform = |v: &Value| {
-        v.source == Source::Constant
-            && v.ty.dtype.is_float()
-            && v.ty.elements() > 1
-            && v.data
-                .as_ref()
-                .and_then(Tensor::to_f64)
-                .is_some_and(|d| d.iter().all(|x| *x == d[0]))
-    };
-    let mut readers = vec![0usize; graph.values.len()];
-    let mut taken: HashSet<String> = graph.values.iter().map(|v| v.name.clone()).collect();
-    for i in 0..graph.nodes.len() {
-        for slot in 0..graph.nodes[i].inputs.len() {
-            let Some(v) = graph.nodes[i].inputs[slot] else { continue };
-            if !uniform(graph.value(v)) {
-                continue;
-            }
-            readers[v.index()] += 1;
-            if readers[v.index()] > 1 {
-                let mut copy = graph.value(v).clone();
-                let mut n = readers[v.index()];
-                while !taken.insert(format!("{}.{n}", copy.name)) {
-                    n += 1;
-                }
-                copy.name = format!("{}.{n}", copy.name);
-                graph.nodes[i].inputs[slot] = Some(graph.add_value(copy));
-            }
-        }
-    }
 }
 
 /// Makes inputs with defaults of constants.

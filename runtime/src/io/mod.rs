@@ -1,7 +1,7 @@
 //! Tensors in files: `.npz` archives of numpy and `.safetensors`.
 //!
 //! Files are written beside their final place and then moved there, so that an interruption leaves
-//! either the old file or the new one and never half of one. Reading checks declared sizes against
+//! either the old file or the new one and never half of one. Devices and pipes are written to when all is done. Reading checks declared sizes against
 //! what is there before it allocates.
 
 pub mod npz;
@@ -72,7 +72,49 @@ fn under_way(change: impl FnOnce(&mut Vec<PathBuf>)) {
 /// A file beside its final place; it disappears unless it is finished.
 struct Unfinished {
     file: tempfile::NamedTempFile,
-    path: PathBuf,
+    place: Place,
+}
+
+/// Where an output goes.
+#[derive(Debug, PartialEq)]
+enum Place {
+    /// A regular file, there already or not, which is replaced; no link.
+    File(PathBuf),
+    /// Something else that can be written to, such as `/dev/null` or a pipe, which stays what it is.
+    Device(PathBuf),
+}
+
+impl Place {
+    /// What a path leads to. A link to a file stays, and the file is replaced.
+    fn of(path: &Path) -> Place {
+        // Behind such a link lies an open file, which a new one under its name would not reach.
+        let open =
+            path.read_link().is_ok_and(|to| to.starts_with("/proc") || to.starts_with("/dev/fd"));
+        if open || path.metadata().is_ok_and(|m| !m.is_file() && !m.is_dir()) {
+            return Place::Device(path.to_owned());
+        }
+        if let Ok(file) = path.canonicalize() {
+            return Place::File(file);
+        }
+        match path.read_link() {
+            // A link to a file that is not there yet.
+            Ok(to) => Place::File(folder(path).join(to)),
+            Err(_) => Place::File(path.to_owned()),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Place::File(path) | Place::Device(path) => path,
+        }
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    }
 }
 
 impl Unfinished {
@@ -81,10 +123,7 @@ impl Unfinished {
         write: impl FnOnce(&mut std::io::BufWriter<&std::fs::File>) -> std::io::Result<()>,
     ) -> Result<Unfinished, IoError> {
         let error = |source| IoError::File { path: path.to_owned(), source };
-        let folder = match path.parent() {
-            Some(p) if !p.as_os_str().is_empty() => p,
-            _ => Path::new("."),
-        };
+        let place = Place::of(path);
         let mut builder = tempfile::Builder::new();
         builder.prefix(".pam-").suffix(".part");
         #[cfg(unix)]
@@ -93,9 +132,13 @@ impl Unfinished {
             // Temporary files are private; the finished one is as readable as any other.
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
-        let file = builder.tempfile_in(folder).map_err(|e| error(without_temporary_name(e)))?;
+        let file = match &place {
+            Place::File(path) => builder.tempfile_in(folder(path)),
+            Place::Device(_) => builder.tempfile(),
+        };
+        let file = file.map_err(|e| error(without_temporary_name(e)))?;
         under_way(|paths| paths.push(file.path().to_owned()));
-        let unfinished = Unfinished { file, path: path.to_owned() };
+        let unfinished = Unfinished { file, place };
         let mut writer = std::io::BufWriter::with_capacity(1 << 20, unfinished.file.as_file());
         write(&mut writer).and_then(|()| writer.flush()).map_err(error)?;
         drop(writer);
@@ -104,10 +147,16 @@ impl Unfinished {
 
     fn finish(self) -> Result<(), IoError> {
         let temporary = self.file.path().to_owned();
-        let persisted = self.file.persist(&self.path);
+        let path = self.place.path().to_owned();
+        let finished = match self.place {
+            Place::File(path) => self.file.persist(path).map(drop).map_err(|e| e.error),
+            Place::Device(path) => self.file.reopen().and_then(|mut from| {
+                let mut to = std::fs::OpenOptions::new().write(true).open(path)?;
+                std::io::copy(&mut from, &mut to).map(drop)
+            }),
+        };
         under_way(|paths| paths.retain(|p| *p != temporary));
-        persisted.map_err(|e| IoError::File { path: self.path, source: e.error })?;
-        Ok(())
+        finished.map_err(|source| IoError::File { path, source })
     }
 }
 
@@ -138,6 +187,35 @@ mod tests {
         assert!(failed.unwrap_err().to_string().ends_with("x: disk full"));
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_and_devices_stay_what_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        for content in [b"first".as_slice(), b"2nd"] {
+            write_atomically(&link, |w| w.write_all(content)).unwrap();
+            assert!(link.is_symlink() && !file.is_symlink());
+            assert_eq!(std::fs::read(&file).unwrap(), content);
+        }
+        for device in ["/dev/null", "/dev/stdout"] {
+            assert_eq!(Place::of(Path::new(device)), Place::Device(device.into()));
+        }
+        assert_eq!(Place::of(&folder.path().join("new")), Place::File(folder.path().join("new")));
+        // A pipe, since a test that fails should not replace a device of the machine.
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::read(pipe).unwrap()
+        });
+        write_atomically(&pipe, |w| w.write_all(b"through")).unwrap();
+        assert_eq!(reader.join().unwrap(), b"through");
+        assert!(!pipe.is_file());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
     }
 
     #[test]

@@ -1,0 +1,159 @@
+//! Which constants of a forward graph are weights, and which of those are one.
+
+use super::StepOptions;
+use pam_ir::graph::{Graph, Node, Source, Value, ValueId};
+use pam_ir::op::Op;
+use pam_ir::tensor::Tensor;
+use std::collections::{HashMap, HashSet};
+
+/// What is trained, in the order of the values.
+pub(super) fn trained(graph: &Graph, options: &StepOptions) -> Vec<ValueId> {
+    let needed = graph.ancestors(graph.outputs.iter().map(|o| o.value));
+    let mut read = vec![false; graph.values.len()];
+    let mut fixed = vec![false; graph.values.len()];
+    // Where a single number is a weight, and not a constant of a formula.
+    let mut weight = vec![false; graph.values.len()];
+    for (node, _) in graph.nodes.iter().zip(&needed).filter(|(_, n)| **n) {
+        for (i, v) in node.inputs.iter().enumerate() {
+            let Some(v) = v else { continue };
+            read[v.index()] = true;
+            fixed[v.index()] |= parametrises(node.op, i);
+            weight[v.index()] |= takes_weight(graph, node, i);
+        }
+    }
+    let frozen = |name: &str| options.freeze.iter().any(|r| r.is_match(name));
+    let values = graph.values.iter().enumerate();
+    let trained = values.filter(|(i, v)| {
+        let Some(data) = &v.data else { return false };
+        let finite = || data.to_f64().is_some_and(|d| d.iter().all(|x| x.is_finite()));
+        read[*i]
+            && !fixed[*i]
+            && !matches!(v.source, Source::Node { .. })
+            && v.ty.dtype.is_float()
+            && (v.ty.elements() > 1 || v.ty.elements() == 1 && (weight[*i] || is_path(&v.name)))
+            && !frozen(&v.name)
+            && finite()
+    });
+    trained.map(|(i, _)| ValueId(i as u32)).collect()
+}
+
+/// Whether operand `i` of an op says how to compute, like statistics that are measured, bounds and exponents.
+fn parametrises(op: Op, i: usize) -> bool {
+    match op {
+        Op::BatchNormalization => i >= 3,
+        Op::Clip | Op::Pow | Op::OneHot => i >= 1,
+        Op::Equal => true,
+        _ => false,
+    }
+}
+
+/// Whether operand `i` of a node is a weight whatever its size: a bias, a slope, or scale and shift of a norm.
+fn takes_weight(graph: &Graph, node: &Node, i: usize) -> bool {
+    match node.op {
+        Op::Gemm | Op::Conv | Op::ConvTranspose => i >= 1,
+        Op::MatMul => true,
+        Op::PRelu => i == 1,
+        Op::BatchNormalization
+        | Op::InstanceNormalization
+        | Op::GroupNormalization
+        | Op::LayerNormalization
+        | Op::RMSNormalization => i == 1 || i == 2,
+        Op::Add => {
+            let other = node.input(1 - i.min(1)).and_then(|v| graph.producer(v));
+            other.is_some_and(|n| matches!(graph.node(n).op, Op::MatMul | Op::Conv))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a name is that of a module's parameter, `encoder.0.scale`.
+fn is_path(name: &str) -> bool {
+    let word = |w: &str| !w.is_empty() && w.chars().all(|c| c.is_alphanumeric() || c == '_');
+    let last = name.rsplit('.').next().unwrap_or(name);
+    name.contains('.')
+        && name.split('.').all(word)
+        && last.starts_with(|c: char| c.is_alphabetic() || c == '_')
+}
+
+/// Exporters merge weights that begin equal, such as the zeros of biases: a constant whose elements are
+/// all equal becomes one for each layer that reads it. Weights that differ in their elements are tied
+/// on purpose, and what belongs to a layer that is applied several times is tied with it.
+pub(super) fn untie(graph: &mut Graph) {
+    let layers = nearest_layers(graph);
+    let mut copies: HashMap<(ValueId, Tie), ValueId> = HashMap::new();
+    let mut known: HashMap<ValueId, usize> = HashMap::new();
+    let mut ordinals: HashMap<(ValueId, Option<usize>), usize> = HashMap::new();
+    let mut taken: HashSet<String> = graph.values.iter().map(|v| v.name.clone()).collect();
+    for (i, layer) in layers.into_iter().enumerate() {
+        for slot in 0..graph.nodes[i].inputs.len() {
+            let Some(v) = graph.nodes[i].inputs[slot] else { continue };
+            if !is_constant(graph.value(v)) || !is_uniform(graph.value(v)) {
+                continue;
+            }
+            // Readers behind one application of a layer are different ones; their like behind another
+            // application are the same.
+            let ordinal = ordinals.entry((v, layer.map(|l| l.node))).or_insert(0);
+            let tie = match layer {
+                Some(layer) => Tie::Layer(layer.weight, *ordinal),
+                None => Tie::Reader(i, slot),
+            };
+            *ordinal += 1;
+            let copy = *copies.entry((v, tie)).or_insert_with(|| {
+                let n = known.entry(v).or_insert(0);
+                *n += 1;
+                if *n == 1 {
+                    return v;
+                }
+                let mut copy = graph.value(v).clone();
+                while !taken.insert(format!("{}.{n}", copy.name)) {
+                    *n += 1;
+                }
+                copy.name = format!("{}.{n}", copy.name);
+                graph.add_value(copy)
+            });
+            graph.nodes[i].inputs[slot] = Some(copy);
+        }
+    }
+}
+
+/// What readers of one weight have in common.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Tie {
+    /// The weight of the layer they follow, and as which of those that follow it.
+    Layer(ValueId, usize),
+    /// Nothing: one reader.
+    Reader(usize, usize),
+}
+
+/// A node that reads a weight whose elements differ.
+#[derive(Clone, Copy)]
+struct Layer {
+    node: usize,
+    weight: ValueId,
+}
+
+/// For each node the layer it is, or the last one among those before it.
+fn nearest_layers(graph: &Graph) -> Vec<Option<Layer>> {
+    let mut layers: Vec<Option<Layer>> = Vec::with_capacity(graph.nodes.len());
+    for (i, node) in graph.nodes.iter().enumerate() {
+        let own = node.inputs.iter().flatten().find(|v| {
+            let value = graph.value(**v);
+            is_constant(value) && !is_uniform(value)
+        });
+        let before = |v: &ValueId| layers[graph.producer(*v)?.index()];
+        layers.push(match own {
+            Some(&weight) => Some(Layer { node: i, weight }),
+            None => node.inputs.iter().flatten().filter_map(before).max_by_key(|l| l.node),
+        });
+    }
+    layers
+}
+
+fn is_constant(v: &Value) -> bool {
+    v.source == Source::Constant && v.ty.dtype.is_float() && v.ty.elements() > 1
+}
+
+fn is_uniform(v: &Value) -> bool {
+    let numbers = v.data.as_ref().and_then(Tensor::to_f64);
+    numbers.is_some_and(|d| d.iter().all(|x| *x == d[0]))
+}
