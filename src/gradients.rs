@@ -7,8 +7,9 @@ use pam_ir::types::Type;
 use pam_passes::{GradientEvidence, Gradients, Recognised, expand, gradient_check};
 use pam_runtime::{Executor, PlanOptions, plan};
 
-/// Computes imported and regenerated gradients natively on random inputs.
-fn evaluated(source: &Graph, gradients: &Gradients) -> Option<Executor> {
+/// Computes imported and regenerated gradients natively on random inputs, with zeros among the integers or
+/// without.
+fn evaluated(source: &Graph, gradients: &Gradients, zeros: bool) -> Option<Executor> {
     let check = gradient_check(source, gradients).ok()?;
     let certified = certify(expand(&check).ok()?, Target::Mixed).ok()?;
     let plan = plan(&certified, PlanOptions::default()).ok()?;
@@ -17,7 +18,7 @@ fn evaluated(source: &Graph, gradients: &Gradients) -> Option<Executor> {
     let mut executor = Executor::new(plan, 0).ok()?;
     for (i, (name, ty)) in open.into_iter().enumerate() {
         if !executor.is_given(i) {
-            executor.set(&name, &random_input(i as u32, &ty)?).ok()?;
+            executor.set(&name, &random_input(i as u32, &ty, zeros)?).ok()?;
         }
     }
     executor.evaluate().ok()?;
@@ -28,7 +29,8 @@ fn evaluated(source: &Graph, gradients: &Gradients) -> Option<Executor> {
 /// differentiating the forward pass gives.
 pub fn recognise(source: &Graph, gradients: &Gradients) -> Recognised {
     let mut recognised = Recognised::new();
-    let Some(executor) = evaluated(source, gradients) else { return recognised };
+    // Zeros may be padding, to which nothing is given that the derivative would be.
+    let Some(executor) = evaluated(source, gradients, false) else { return recognised };
     let value = |name: String| executor.output(&name).ok()?.to_f64();
     for (parameter, possible) in &gradients.open {
         let Some(own) = value(format!("regenerated.{parameter}")) else { continue };
@@ -54,7 +56,7 @@ pub fn disagreement(source: &Graph, gradients: &Gradients) -> Option<(f64, Strin
     if gradients.evidence == GradientEvidence::Op {
         return None;
     }
-    let executor = evaluated(source, gradients)?;
+    let executor = evaluated(source, gradients, true)?;
     let values = |kind: &str, p: &str| executor.output(&format!("{kind}.{p}")).ok()?.to_f64();
     let size = |x: &[f64]| x.iter().fold(0f64, |m, x| m.max(x.abs()));
     let mut pairs = Vec::with_capacity(gradients.pairs.len());
@@ -85,11 +87,12 @@ fn largest_gap(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| gap(a, b)).fold(0f64, f64::max)
 }
 
-/// Floats in (−1, 1); integers are 1, which is a label and an index nearly everywhere, and no padding.
-fn random_input(seed: u32, ty: &Type) -> Option<Tensor> {
+/// Floats in (−1, 1); integers are 1, which is a label and an index nearly everywhere, or some of them 0.
+fn random_input(seed: u32, ty: &Type, zeros: bool) -> Option<Tensor> {
     let n = ty.elements();
     let word = |i: u32| pam_kernels::random::threefry([seed, 0], [i, 0])[0] as i32;
     let floats = (0..n as u32).map(|i| word(i) as f32 / 2f32.powi(31));
-    let data: Vec<f32> = if ty.dtype.is_float() { floats.collect() } else { vec![1.0; n] };
+    let whole = (0..n as u32).map(|i| if zeros && word(i) % 4 == 0 { 0.0 } else { 1.0 });
+    let data: Vec<f32> = if ty.dtype.is_float() { floats.collect() } else { whole.collect() };
     pam_ir::eval::cast(&Tensor::new(ty.shape.clone(), data), ty.dtype)
 }

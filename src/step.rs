@@ -2,12 +2,13 @@
 
 use crate::args::PolicyArgs;
 use crate::failure::Failure;
-use crate::gradients::recognise;
+use crate::gradients::{disagreement, recognise};
 use crate::source::{Source, read_bytes};
 use pam_ir::certify::{Certified, Target, Violation, certify};
 use pam_ir::graph::Graph;
 use pam_passes::{CompileError, Compiled, Policy, Recognised, compile_with, expand, unresolved};
 use pam_runtime::{Executor, Plan, PlanOptions, cuda, plan};
+use std::cell::OnceCell;
 use std::fmt::Display;
 use std::path::Path;
 
@@ -59,7 +60,11 @@ pub struct Step {
     pub target: Target,
     /// The certified graph, or every violation.
     pub verdict: Result<Certified, Vec<Violation>>,
+    disagreement: OnceCell<Option<(f64, String)>>,
 }
+
+/// The disagreement of imported and regenerated gradients, relative to their size, that is more than rounding.
+const DISAGREEMENT: f64 = 1e-2;
 
 impl Step {
     /// Compiles a source and asks the certifier.
@@ -77,7 +82,7 @@ impl Step {
         let mut compiled = compile_with(&source.graph, &policy, &recognised).map_err(fail)?;
         let target = if policy.keeps_native() { Target::Mixed } else { Target::MultiplicationFree };
         let verdict = certify(std::mem::take(&mut compiled.graph), target);
-        Ok(Step { policy, compiled, target, verdict })
+        Ok(Step { policy, compiled, target, verdict, disagreement: OnceCell::new() })
     }
 
     /// Overrides that decided no node, which is mostly a slip.
@@ -86,10 +91,26 @@ impl Step {
         rules.filter(|(_, caught)| **caught == 0).map(|(o, _)| o.text.as_str())
     }
 
+    /// By how much the gradients that were computed anew differ natively from the imported ones, and that of
+    /// which parameter; `None` where there are none of one kind.
+    pub fn disagreement(&self) -> Option<&(f64, String)> {
+        let compute = || disagreement(&self.compiled.source, self.compiled.gradients.as_ref()?);
+        self.disagreement.get_or_init(compute).as_ref()
+    }
+
     /// Writes warnings to stderr.
-    pub fn warn(&self) {
+    pub fn warn(&self, path: &Path) {
         for rule in self.idle_rules() {
             eprintln!("warning: the rule {rule} caught no node");
+        }
+        if let Some((gap, parameter)) = self.disagreement().filter(|d| d.0 > DISAGREEMENT) {
+            eprintln!(
+                "warning: {}: the exported gradient of `{parameter}` is not the derivative of its forward pass \
+                 (off by {gap:.1e} of its size), as with detach(), straight-through estimators and \
+                 padding_idx, but policy {} replaces it by that; --policy approx keeps what was exported",
+                path.display(),
+                self.policy.name
+            );
         }
     }
 
@@ -119,7 +140,7 @@ pub fn refutation(path: &Path, violations: &[Violation]) -> Failure {
 pub fn certified(source: &Source, args: &PolicyArgs) -> Result<Certified, Failure> {
     let Some(stated) = source.stated_target() else {
         let step = Step::compile(source, policy(args)?)?;
-        step.warn();
+        step.warn(source.path());
         return step.verdict.map_err(|violations| refutation(source.path(), &violations));
     };
     let path = source.path();

@@ -134,6 +134,26 @@ fn steps_that_cannot_be_built_are_refused() {
         assert!(text.contains(shape), "{text}");
     }
     assert!(refuse(forward, "cross-entropy:axis=2").contains("no axis 2 of classes"));
+    let half = "in x: f16[2,2]\nconst w: f16[2,2] = [1.0, 2.0, 3.0, 4.0]\n\
+                y: f16[2,2] = MatMul(x, w)\nout y = y";
+    assert!(refuse(half, "mse").contains("the weight `w` is f16[2,2]"), "{}", refuse(half, "mse"));
+    let frozen = StepOptions {
+        loss: LossSpec::MeanSquaredError,
+        optimizer: OptimizerSpec::parse("sgd").unwrap(),
+        freeze: vec![regex::Regex::new("emb").unwrap()],
+    };
+    let error = build(&graph(forward), &frozen).unwrap_err().to_string();
+    assert!(error.contains("matches /emb/; what is trained begins with `w`"), "{error}");
+    for (settings, reason) in [
+        ("sgd:lr=0.1,lr=0.2", "given already"),
+        ("sgd:momentum=-1", "must not be negative"),
+        ("sgd:nesterov=1", "needs a momentum"),
+        ("adamw:beta2=1", "below 1"),
+        ("adamw:beta=0.5", "no setting `beta`"),
+    ] {
+        let error = OptimizerSpec::parse(settings).unwrap_err();
+        assert!(error.contains(reason), "{settings}: {error}");
+    }
     let options = StepOptions {
         loss: LossSpec::MeanSquaredError,
         optimizer: OptimizerSpec::parse("sgd:momentum=0.9").unwrap(),

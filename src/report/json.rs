@@ -1,6 +1,5 @@
 //! The report as data.
 
-use crate::gradients::disagreement;
 use crate::source::Source;
 use crate::step::Step;
 use pam_ir::audit::{Census, Tally, audit, census, written_census};
@@ -288,7 +287,7 @@ impl Report {
 /// What is said of regenerated gradients.
 fn gradients(step: &Step) -> Option<GradientReport> {
     let gradients = step.compiled.gradients.as_ref()?;
-    let worst = disagreement(&step.compiled.source, gradients);
+    let worst = step.disagreement().cloned();
     Some(GradientReport {
         parameters: gradients.pairs.len(),
         evidence: gradients.evidence.name(),

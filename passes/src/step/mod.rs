@@ -52,10 +52,7 @@ pub fn build(graph: &Graph, options: &StepOptions) -> Result<Graph, CompileError
     let mut source = graph.clone();
     weights::untie(&mut source);
     let trained = weights::trained(&source, options);
-    if trained.is_empty() {
-        let reason = "the model holds no weights to train".to_owned();
-        return Err(CompileError::general(reason, "give values to its inputs with --init"));
-    }
+    weights::check(&source, &trained, options)?;
     promote(&mut source, &trained);
     let mut made = None;
     let last = source.nodes.len().checked_sub(1);
@@ -153,8 +150,14 @@ fn one(name: &str, value: impl Into<Attr>) -> [(&str, Attr); 1] {
 
 /// Options behind a colon: `name=value,…`.
 fn settings(text: &str) -> Result<Vec<(&str, f64)>, String> {
-    let parts = text.split(',').filter(|p| !p.is_empty());
-    parts
+    let parts = || text.split(',').filter(|p| !p.is_empty());
+    let name = |part: &'_ str| part.split('=').next().map(str::to_owned);
+    if let Some((_, twice)) =
+        parts().enumerate().find(|(i, p)| parts().take(*i).any(|q| name(q) == name(p)))
+    {
+        return Err(format!("`{twice}` is a setting that is given already"));
+    }
+    parts()
         .map(|part| {
             let (name, value) = part
                 .split_once('=')

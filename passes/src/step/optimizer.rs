@@ -65,7 +65,30 @@ impl OptimizerSpec {
         };
         match given.first() {
             Some((setting, _)) => Err(format!("{name} has no setting `{setting}`")),
-            None => Ok(spec),
+            None => spec.checked(),
+        }
+    }
+
+    /// The ranges that PyTorch demands.
+    fn checked(self) -> Result<OptimizerSpec, String> {
+        let (positive, shares) = match self {
+            OptimizerSpec::Sgd { momentum, nesterov: true, .. } if momentum <= 0.0 => {
+                return Err("nesterov needs a momentum above 0".to_owned());
+            }
+            OptimizerSpec::Sgd { lr, momentum, weight_decay, .. } => {
+                ([("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)], [].to_vec())
+            }
+            OptimizerSpec::AdamW { lr, beta1, beta2, eps, weight_decay } => (
+                [("lr", lr), ("eps", eps), ("weight_decay", weight_decay)],
+                [("beta1", beta1), ("beta2", beta2)].to_vec(),
+            ),
+        };
+        if let Some((name, x)) = positive.into_iter().find(|(_, x)| *x < 0.0) {
+            return Err(format!("`{name}` is {x}, but must not be negative"));
+        }
+        match shares.into_iter().find(|(_, x)| !(0.0..1.0).contains(x)) {
+            Some((name, x)) => Err(format!("`{name}` is {x}, but must be at least 0 and below 1")),
+            None => Ok(self),
         }
     }
 

@@ -1,9 +1,11 @@
 //! Which constants of a forward graph are weights, and which of those are one.
 
 use super::StepOptions;
+use crate::CompileError;
 use pam_ir::graph::{Graph, Node, Source, Value, ValueId};
 use pam_ir::op::Op;
 use pam_ir::tensor::Tensor;
+use pam_ir::types::DType;
 use std::collections::{HashMap, HashSet};
 
 /// What is trained, in the order of the values.
@@ -35,6 +37,33 @@ pub(super) fn trained(graph: &Graph, options: &StepOptions) -> Vec<ValueId> {
             && finite()
     });
     trained.map(|(i, _)| ValueId(i as u32)).collect()
+}
+
+/// Refuses what cannot be trained, and names to freeze that nothing has.
+pub(super) fn check(
+    graph: &Graph,
+    trained: &[ValueId],
+    options: &StepOptions,
+) -> Result<(), CompileError> {
+    if trained.is_empty() {
+        let reason = "the model holds no weights to train".to_owned();
+        return Err(CompileError::general(reason, "give values to its inputs with --init"));
+    }
+    let weights = || trained.iter().map(|&v| graph.value(v));
+    for regex in &options.freeze {
+        if !graph.values.iter().any(|v| v.data.is_some() && regex.is_match(&v.name)) {
+            let reason = format!("nothing to freeze has a name that matches /{regex}/");
+            let some: Vec<String> = weights().take(5).map(|v| format!("`{}`", v.name)).collect();
+            let remedy = format!("what is trained begins with {}", some.join(", "));
+            return Err(CompileError::general(reason, &remedy));
+        }
+    }
+    if let Some(v) = weights().find(|v| v.ty.dtype != DType::F32) {
+        let reason =
+            format!("the weight `{}` is {}, and what is trained must be f32", v.name, v.ty);
+        return Err(CompileError::general(reason, "export the model in float32, or --freeze it"));
+    }
+    Ok(())
 }
 
 /// Whether operand `i` of an op says how to compute, like statistics that are measured, bounds and exponents.
