@@ -337,3 +337,39 @@ def test_several_inputs_targets_and_outputs(tmp_path):
     )
     assert list(step.inputs) == ["left", "right", "kind", "box"]
     assert list(step.expected)[:3] == ["loss", "classes", "boxes"]
+
+
+def test_names_that_are_no_identifiers_are_kept(tmp_path):
+    """Names with spaces, quotes, slashes and letters beyond ASCII reach the file as they are."""
+    torch.manual_seed(0)
+    names = ['we ird/"x"', "it's", "läufer:0"]
+    model = nn.Sequential()
+    for name, layer in zip(names, [nn.Linear(6, 3), nn.BatchNorm1d(3), nn.Linear(3, 3)]):
+        model.add_module(name, layer)
+    example = {"in put/x": torch.randn(8, 6)}, {"läbel,y": torch.randint(0, 3, (8,))}
+    optimizer = torch.optim.AdamW(model.parameters())
+    step = export_train_step(
+        model, F.cross_entropy, optimizer, example, tmp_path / "s.onnx", output_names=['out "1"']
+    )
+    inputs = {i.name for i in onnx.load(step.path).graph.input}
+    assert {"in put/x", "läbel,y", *(f"{n}.weight" for n in names)} <= inputs
+
+
+def test_models_may_differentiate(tmp_path):
+    """The derivative of a network by its input is part of the forward pass, as in physics-informed ones."""
+
+    class Slope(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1, bias=False))
+
+        def forward(self, x):
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self.net(x).sum(), x, create_graph=True)[0]
+
+    torch.manual_seed(0)
+    model = Slope()
+    example = torch.randn(4, 2), torch.randn(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    step = export_train_step(model, F.mse_loss, optimizer, example, tmp_path / "slope.onnx")
+    assert len(step.bindings) == 3

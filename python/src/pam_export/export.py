@@ -164,7 +164,8 @@ def export_train_step(
     parameters = {k: p.detach().clone() for k, p in trained.items()}
     buffers = {k: persistent[k].detach().clone() for k in stateful}
     lr = torch.tensor(rule.lr) if lr_input else None
-    arguments = (list(inputs.values()), list(targets.values()), lr, parameters, buffers, rule.state)
+    state = [list(part.values()) for part in (parameters, buffers, rule.state)]
+    arguments = (list(inputs.values()), list(targets.values()), lr, *state)
     step = trace.build_step(model, loss_fn, rule, signature, output_names, frozen)
     program = trace.trace(model, step, arguments)
     proto, known = _to_onnx(program, opset)
@@ -186,8 +187,8 @@ def export_train_step(
 def _changing_buffers(model, inputs, buffers) -> list[str]:
     """Buffers that a forward pass changes; the others are constants (masks, tables)."""
     trial = copy.deepcopy(model)
-    with torch.no_grad():
-        trial(*inputs.values())
+    # A model may compute derivatives itself, so that gradients stay enabled.
+    trial(*inputs.values())
     after = dict(trial.named_buffers())
     kinds = (torch.nn.modules.batchnorm._NormBase,)
     owned = {
@@ -204,8 +205,8 @@ def _check_names(signature: trace.StepSignature) -> None:
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice or "loss" in names:
         raise ExportError(
-            f"the input names {', '.join(twice) or 'loss'} are taken twice: name the batch "
-            "tensors differently by passing dicts"
+            f"the input names {', '.join(twice) or 'loss'} are taken twice, by the batch, lr, loss, parameters or "
+            "the optimizer's state: name the batch tensors differently by passing dicts, or rename the parameter"
         )
 
 

@@ -72,11 +72,17 @@ def _named_outputs(value, names: list[str] | None) -> dict[str, Tensor]:
 def build_step(model, loss_fn, rule: OptimizerRule, signature: StepSignature, output_names, frozen):
     """The pure function (batch, [lr], parameters, buffers, state) -> flat list of tensors.
 
+    All are lists in the order of the signature: names would become part of generated code, where
+    not every name is possible.
+
     Its result is: loss, model outputs, new parameters, new buffers, new state, then the
     gradients of parameters and of the model outputs, which tell roles apart.
     """
 
     def step(inputs, targets, lr, parameters, buffers, state):
+        parameters = dict(zip(signature.parameters, parameters))
+        buffers = dict(zip(signature.buffers, buffers))
+        state = dict(zip(signature.state, state))
         leaves = {k: v.detach().requires_grad_() for k, v in parameters.items()}
         # BatchNorm updates its statistics in place; the clone becomes the new value.
         changed = {k: v.clone() for k, v in buffers.items()}
