@@ -231,9 +231,9 @@ struct Extremes {
 impl Extremes {
     #[inline(always)]
     fn with(mut self, block: &[f32; LANES], beats: &impl Fn(f32, f32) -> bool) -> Extremes {
-        for i in 0..LANES {
-            self.lanes[i] = if beats(block[i], self.lanes[i]) { block[i] } else { self.lanes[i] };
-            self.nan[i] |= if block[i].is_nan() { u32::MAX } else { 0 };
+        for ((lane, nan), &x) in self.lanes.iter_mut().zip(&mut self.nan).zip(block) {
+            *lane = if beats(x, *lane) { x } else { *lane };
+            *nan |= if x.is_nan() { u32::MAX } else { 0 };
         }
         self
     }
