@@ -373,3 +373,66 @@ def test_models_may_differentiate(tmp_path):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     step = export_train_step(model, F.mse_loss, optimizer, example, tmp_path / "slope.onnx")
     assert len(step.bindings) == 3
+
+
+class MaskedDecoder(nn.Module):
+    """nn.Transformer whose mask says nothing of being causal, so that PyTorch would look at its values."""
+
+    def __init__(self):
+        super().__init__()
+        self.transformer = nn.Transformer(8, 2, 1, 1, 16, dropout=0.0, batch_first=True)
+
+    def forward(self, x):
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
+        return self.transformer(x, x, tgt_mask=mask)
+
+
+class ScatterMean(nn.Module):
+    """The mean of rows that go to the same place, with a place that none goes to."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x):
+        index = torch.tensor([0, 2, 0, 0])[:, None].expand(-1, 4)
+        rows = self.linear(x)
+        alone = torch.ones(3, 4).scatter_reduce(0, index, rows, "mean", include_self=False)
+        return alone + torch.ones(3, 4).scatter_reduce(0, index, rows, "mean")
+
+
+class Bilinear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Bilinear(4, 4, 3)
+
+    def forward(self, x):
+        return self.layer(x, torch.tanh(x))
+
+
+LAYERS = {
+    "weight_norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), (3, 4)),
+    "replicated": (lambda: nn.Sequential(nn.Conv2d(1, 2, 2), nn.ReplicationPad2d((1, 2, 0, 3))), (2, 1, 4, 4)),
+    "shrinkage": (lambda: nn.Sequential(nn.Linear(4, 8), nn.Softshrink(0.2), nn.Hardshrink(0.1)), (3, 4)),
+    "averages": (
+        lambda: nn.Sequential(
+            nn.Conv3d(1, 2, 2), nn.AvgPool3d(2, stride=1, padding=1, count_include_pad=False)
+        ),
+        (2, 1, 4, 4, 4),
+    ),
+    "bilinear": (Bilinear, (3, 4)),
+    "masked": (MaskedDecoder, (2, 3, 8)),
+    "scattered": (ScatterMean, (4, 4)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_that_onnx_lacks_are_written_in_what_it_has(name, tmp_path):
+    """The export itself compares two steps with eager PyTorch."""
+    torch.manual_seed(0)
+    make, shape = LAYERS[name]
+    model, x = make(), torch.randn(*shape)
+    example = x, torch.randn_like(model(x))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    step = export_train_step(model, F.mse_loss, optimizer, example, tmp_path / "layer.onnx")
+    onnx.checker.check_model(str(step.path))

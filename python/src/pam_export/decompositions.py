@@ -8,6 +8,8 @@ decomposed with before it is handed to ``torch.onnx``.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch._decomp import get_decompositions
@@ -98,33 +100,34 @@ def max_pool2d_with_indices_backward(
     return zeros.scatter_add(-1, indices.flatten(-2), grad.flatten(-2)).reshape(x.shape)
 
 
-def avg_pool2d_backward(
+def avg_pool_backward(
     grad, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
 ):
-    """A depthwise transposed convolution with ones, after division by the window's count."""
-    if ceil_mode or x.dim() != 4:
+    """A depthwise transposed convolution with ones, after division by the window's count; any rank."""
+    rank = len(kernel_size) if len(kernel_size) > 1 else x.dim() - 2
+    if ceil_mode or x.dim() != rank + 2:
         raise ExportError(
             "average pooling is supported with a batch axis and ceil_mode=False: pad the input instead"
         )
-    kernel = _fill(kernel_size, 2)
-    stride, padding = _fill(stride or kernel, 2), _fill(padding, 2)
+    kernel = _fill(kernel_size, rank)
+    stride, padding = _fill(stride or kernel, rank), _fill(padding, rank)
     channels = x.shape[1]
     ones = x.new_ones([channels, 1, *kernel])
+    dense = [1] * rank, False, [0] * rank
     if divisor_override is not None:
         grad = grad / divisor_override
-    elif count_include_pad or padding == [0, 0]:
-        grad = grad / (kernel[0] * kernel[1])
+    elif count_include_pad or not any(padding):
+        grad = grad / math.prod(kernel)
     else:
         window = x.new_ones([1, 1, *kernel])
-        grad = grad / aten.convolution(
-            x.new_ones([1, 1, *x.shape[2:]]), window, None, stride, padding, [1, 1], False, [0, 0], 1
-        )
+        whole = x.new_ones([1, 1, *x.shape[2:]])
+        grad = grad / aten.convolution(whole, window, None, stride, padding, *dense, 1)
     left_over = [
         x.shape[2 + i] - ((grad.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + kernel[i])
-        for i in range(2)
+        for i in range(rank)
     ]
     return aten.convolution(
-        grad, ones, None, stride, padding, [1, 1], True, left_over, channels
+        grad, ones, None, stride, padding, [1] * rank, True, left_over, channels
     )
 
 
@@ -137,7 +140,49 @@ def adaptive_avg_pool2d_backward(grad, x):
             "choose an output size that divides the input's"
         )
     kernel = [i // o for i, o in zip(inner, outer)]
-    return avg_pool2d_backward(grad, x, kernel, kernel, [0, 0], False, True, None)
+    return avg_pool_backward(grad, x, kernel, kernel, [0, 0], False, True, None)
+
+
+def replication_pad_backward(grad, x, padding):
+    """What was copied outwards adds up at the edge it came from; ``padding`` begins with the last axis."""
+    for i in range(len(padding) // 2):
+        axis, left, right = -1 - i, padding[2 * i], padding[2 * i + 1]
+        size = x.shape[axis]
+        if min(left, right) < 0:
+            raise ExportError("replication padding that cuts off is not supported: slice the input instead")
+        if size == 1:
+            grad = grad.sum(axis, keepdim=True)
+            continue
+        first = grad.narrow(axis, 0, left + 1).sum(axis, keepdim=True)
+        last = grad.narrow(axis, left + size - 1, right + 1).sum(axis, keepdim=True)
+        grad = torch.cat([first, grad.narrow(axis, left + 1, size - 2), last], axis)
+    return grad
+
+
+def scatter_reduce(x, dim, index, src, reduce, *, include_self=True):
+    """The mean as a sum over a count, since ONNX has none; else the operator itself."""
+    if reduce != "mean":
+        return NotImplemented
+    count = torch.zeros_like(x).scatter_add(dim, index, torch.ones_like(src))
+    if include_self:
+        return x.scatter_add(dim, index, src) / (count + 1)
+    start = torch.where(count > 0, torch.zeros_like(x), x)
+    return start.scatter_add(dim, index, src) / count.clamp(min=1)
+
+
+def trilinear(a, b, c, expand_a, expand_b, expand_c, sum_dim, unroll_dim=1):
+    """The product of three tensors with axes of one inserted, summed over axes: what bilinear layers are made of."""
+    product = None
+    for factor, axes in ((a, expand_a), (b, expand_b), (c, expand_c)):
+        for axis in axes:
+            factor = factor.unsqueeze(axis)
+        product = factor if product is None else product * factor
+    return product.sum(sum_dim)
+
+
+def softshrink_backward(grad, x, bound):
+    """1 beyond the bounds, 0 between them."""
+    return torch.where(x.abs() > bound, grad, torch.zeros_like(grad))
 
 
 def silu_backward(grad, x):
@@ -155,6 +200,7 @@ def mish_backward(grad, x):
 EARLY = {
     aten.silu_backward.default: silu_backward,
     aten.mish_backward.default: mish_backward,
+    aten.scatter_reduce.two: scatter_reduce,
     **resampling_table(),
 }
 """PyTorch calls some of these composite, and ``run_decompositions`` then ignores its table."""
@@ -200,5 +246,12 @@ def decomposition_table() -> dict:
     table[aten.convolution_backward.default] = convolution_backward
     table[aten.max_pool2d_with_indices_backward.default] = max_pool2d_with_indices_backward
     table[aten._adaptive_avg_pool2d_backward.default] = adaptive_avg_pool2d_backward
-    table[aten.avg_pool2d_backward.default] = avg_pool2d_backward
+    table[aten.avg_pool2d_backward.default] = avg_pool_backward
+    table[aten.avg_pool3d_backward.default] = avg_pool_backward
+    table[aten.replication_pad1d_backward.default] = replication_pad_backward
+    table[aten.replication_pad2d_backward.default] = replication_pad_backward
+    table[aten.replication_pad3d_backward.default] = replication_pad_backward
+    table[aten._trilinear.default] = trilinear
+    table[aten.softshrink_backward.default] = softshrink_backward
+    table[aten.hardshrink_backward.default] = softshrink_backward
     return table

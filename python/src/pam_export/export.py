@@ -94,7 +94,7 @@ def _to_onnx(program, opset: int):
         while cause.__cause__ is not None:
             cause = cause.__cause__
         raise ExportError(
-            f"torch.onnx cannot translate the step at opset {opset}: {cause}. An operator without "
+            f"torch.onnx cannot translate the step at opset {opset}: {trace.first_line(cause)}. An operator without "
             "translation needs a row in pam_export/decompositions.py"
         ) from error
     custom = {

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import warnings
 from dataclasses import dataclass, field
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -126,14 +128,32 @@ def build_step(model, loss_fn, rule: OptimizerRule, signature: StepSignature, ou
     return step
 
 
+def _plain_weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+def _stated_causality(mask, is_causal=None, size=None) -> bool:
+    """Whether a mask is said to be causal; it is used in any case, so that its values need not be looked at."""
+    return is_causal is True
+
+
 @contextlib.contextmanager
 def plain_kernels():
-    """While active, attention and recurrent layers run as plain operators, not fused kernels."""
-    with warnings.catch_warnings():
+    """While active, attention, recurrent layers and weight norm run as plain operators, not fused kernels."""
+    plain = [
+        (torch, "_weight_norm", _plain_weight_norm),
+        (sys.modules["torch.nn.utils.weight_norm"], "_weight_norm", _plain_weight_norm),
+        (torch.nn.modules.transformer, "_detect_is_causal_mask", _stated_causality),
+    ]
+    with contextlib.ExitStack() as stack:
+        for module, name, function in plain:
+            stack.enter_context(mock.patch.object(module, name, function))
+        stack.enter_context(warnings.catch_warnings())
         # Restoring oneDNN's flags warns of Intel GPUs wherever there are none.
         warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
-        with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
-            yield
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+        yield
 
 
 def trace(model, step, arguments: tuple) -> torch.export.ExportedProgram:
@@ -145,7 +165,7 @@ def trace(model, step, arguments: tuple) -> torch.export.ExportedProgram:
             raise
         except Exception as error:
             raise ExportError(
-                f"the step cannot be recorded as a graph: {error} (data-dependent Python control "
+                f"the step cannot be recorded as a graph: {first_line(error)} (data-dependent Python control "
                 "flow and .item() have no place in a graph)"
             ) from error
     refuse_randomness(graph)
@@ -173,7 +193,12 @@ def reason(error: BaseException) -> ExportError:
         cause = cause.__cause__
     if isinstance(cause, ExportError):
         return cause
-    return ExportError(f"the step cannot be decomposed: {cause}")
+    return ExportError(f"the step cannot be decomposed: {first_line(cause)}")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first; torch's go on with advice about its own debugging."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def refuse_randomness(graph: torch.fx.GraphModule) -> None:
