@@ -162,7 +162,7 @@ fn kernels_are_clean_and_planted_multiplications_are_found() {
         "pack::narrow",
         "grad::raise",
         "reduce::rows",
-        "reduce::pa_products",
+        "products::pa_products",
         "choice::test_pairs",
         "choice::select_pairs",
         "stand_in::settle",
