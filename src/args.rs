@@ -288,7 +288,8 @@ pub struct Verify {
 pub struct Train {
     #[command(flatten)]
     pub input: Input,
-    /// Samples (.npz or .safetensors): arrays named as inputs, with _train or _test behind the name
+    /// Samples (.npz or .safetensors): arrays named as inputs, with _train or _test behind the name; the
+    /// accuracy is that of all test samples, the test loss that of the whole batches among them
     #[arg(long, value_name = "DATA.npz")]
     pub data: PathBuf,
     /// Passes over the training samples

@@ -4,7 +4,6 @@ use super::StepOptions;
 use crate::CompileError;
 use pam_ir::graph::{Graph, Node, Source, Value, ValueId};
 use pam_ir::op::Op;
-use pam_ir::tensor::Tensor;
 use pam_ir::types::DType;
 use std::collections::{HashMap, HashSet};
 
@@ -183,6 +182,10 @@ fn is_constant(v: &Value) -> bool {
 }
 
 fn is_uniform(v: &Value) -> bool {
-    let numbers = v.data.as_ref().and_then(Tensor::to_f64);
-    numbers.is_some_and(|d| d.iter().all(|x| *x == d[0]))
+    let Some(data) = &v.data else { return false };
+    // Without a copy where it may be a large one.
+    if let Some(d) = data.slice::<f32>() {
+        return d.iter().all(|x| *x == d[0]);
+    }
+    data.to_f64().is_some_and(|d| d.iter().all(|x| *x == d[0]))
 }
