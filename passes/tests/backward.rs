@@ -208,3 +208,25 @@ fn layers_that_are_applied_twice_stay_tied() {
                     o: f32[2,2] = LayerNormalization(m, one)\ny: f32[2,2] = Sub(n, o)\nout y = y";
     assert_eq!(trained(&format!("{weights}{parallel}")), ["w", "one", "one.2"]);
 }
+
+#[test]
+fn names_and_ties_of_exporters_are_understood() {
+    // Weights that began equal are written once, with identities that bear the names of the others; one layer is
+    // applied twice, and its bias differs from that of the other one.
+    let aliased = "in x: f32[2,2]\nconst w: f32[2,2] = [1.0, 2.0, 3.0, 4.0]\n\
+                   const last.bias: f32[2] = [0.0, 0.0]\nfirst.bias: f32[2] = Identity(last.bias)\n\
+                   m: f32[2,2] = MatMul(x, w)\na: f32[2,2] = Add(m, first.bias)\n\
+                   n: f32[2,2] = MatMul(a, w)\nb: f32[2,2] = Add(n, first.bias)\n\
+                   y: f32[2,2] = Add(b, last.bias)\nout y = y";
+    assert_eq!(trained(aliased), ["w", "last.bias", "first.bias"]);
+    // A weight that is used both ways is written twice, once transposed.
+    let tied = "in x: f32[2,2]\nconst val_2: f32[2,3] = [1.0, 3.0, 5.0, 2.0, 4.0, 6.0]\n\
+                const embed.weight: f32[3,2] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]\n\
+                h: f32[2,3] = MatMul(x, val_2)\ny: f32[2,2] = MatMul(h, embed.weight)\nout y = y";
+    assert_eq!(trained(tied), ["embed.weight"]);
+    let masks = "in x: f32[2,2]\nconst w: f32[2,2] = [1.0, 2.0, 3.0, 4.0]\n\
+                 const mask: f32[2] = [0.0, -3.4e38]\nconst /f/Constant_output_0: f32[2] = [1.0, 2.0]\n\
+                 m: f32[2,2] = MatMul(x, w)\na: f32[2,2] = Add(m, mask)\n\
+                 y: f32[2,2] = Add(a, /f/Constant_output_0)\nout y = y";
+    assert_eq!(trained(masks), ["w"]);
+}

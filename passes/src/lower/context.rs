@@ -186,11 +186,11 @@ impl<'r, 'g> Lowering<'r, 'g> {
         self.op(Op::Less, &[x, zero], &[])
     }
 
-    /// Whether x is below 0, and |x| put together from both halves: its derivative at 0 is that of the upper one,
-    /// where that of `Abs` is 0. For functions of |x| that have a derivative at 0.
-    pub fn halves(&mut self, x: ValueId) -> Result<(ValueId, ValueId)> {
-        let (negative, minus) = (self.negative(x)?, self.neg(x)?);
-        Ok((negative, self.select(negative, minus, x)?))
+    /// |x| as the larger one of x and −x: its derivative at 0 is 1, as where x is above, while that of `Abs` is 0.
+    /// For functions of |x| that have a derivative at 0.
+    pub fn size(&mut self, x: ValueId) -> Result<ValueId> {
+        let minus = self.neg(x)?;
+        self.op(Op::Max, &[x, minus], &[])
     }
 
     /// Whether the sign bit is set, which it also is in −0.

@@ -16,12 +16,13 @@ pub(super) fn of(lo: &mut Lowering<'_, '_>, x: ValueId) -> Result<ValueId, Lower
     if !lo.is_pam() {
         return lo.op(Op::Tanh, &[x], &[]);
     }
-    let (negative, size) = lo.halves(x)?;
+    let size = lo.size(x)?;
     let twice = lo.scale(size, -2.0)?;
     let e = lo.exp(twice)?;
     let one = lo.scalar(1f32);
     let (above, below) = (lo.sub(one, e)?, lo.add(one, e)?);
     let ratio = lo.div(above, below)?;
     let mirrored = lo.neg(ratio)?;
+    let negative = lo.negative(x)?;
     lo.select(negative, mirrored, ratio)
 }

@@ -48,7 +48,7 @@ pub(super) fn turn_sin(lo: &mut Lowering<'_, '_>, turns: ValueId, shift: f32) ->
     let turns = if shift == 0.0 { turns } else { lo.add_scalar(turns, shift)? };
     let whole = lo.op(Op::Round, &[turns], &[])?;
     let t = lo.sub(turns, whole)?;
-    let (negative, size) = lo.halves(t)?;
+    let size = lo.size(t)?;
     let half = lo.scalar(0.5f32);
     let mirrored = lo.sub(half, size)?;
     let u = lo.op(Op::Min, &[size, mirrored], &[])?;
@@ -57,6 +57,7 @@ pub(super) fn turn_sin(lo: &mut Lowering<'_, '_>, turns: ValueId, shift: f32) ->
     let slope = lo.sub(eight, steep)?;
     let wave = lo.mul(u, slope)?;
     let below = lo.neg(wave)?;
+    let negative = lo.negative(t)?;
     lo.select(negative, below, wave)
 }
 
@@ -135,9 +136,10 @@ fn exponentials(lo: &mut Lowering<'_, '_>, x: ValueId) -> Result<(ValueId, Value
 /// `asinh(x) = sign(x) · log(|x| + √(x² + 1))`.
 pub fn asinh(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     lower(lo, node, |lo, x| {
-        let (negative, size) = lo.halves(x)?;
+        let size = lo.size(x)?;
         let log = log_with_root(lo, size, 1.0)?;
         let mirrored = lo.neg(log)?;
+        let negative = lo.negative(x)?;
         lo.select(negative, mirrored, log)
     })
 }

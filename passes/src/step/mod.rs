@@ -39,7 +39,7 @@ pub struct StepOptions {
 /// Makes a training step of a forward graph.
 ///
 /// Trained are the float constants, and the float inputs with defaults, that the output depends on: not the
-/// statistics of normalisations, bounds and exponents, nor masks that hold infinities, and of single numbers only
+/// statistics of normalisations, bounds and exponents, nor masks that hold infinities or numbers as large, and of single numbers only
 /// those that are a bias, slope, scale or shift of a layer or have the name of a module's parameter, `block.0.scale`.
 ///
 /// # Errors
@@ -50,13 +50,22 @@ pub fn build(graph: &Graph, options: &StepOptions) -> Result<Graph, CompileError
         return Err(CompileError::general(reason, "leave --loss and --optimizer out"));
     }
     let mut source = graph.clone();
-    weights::untie(&mut source);
-    let trained = weights::trained(&source, options);
+    weights::separate(&mut source);
+    let transposed = weights::transposed(&source);
+    let trained = weights::trained(&source, options, &transposed);
     weights::check(&source, &trained, options)?;
     promote(&mut source, &trained);
     let mut made = None;
     let last = source.nodes.len().checked_sub(1);
     let mut step = source.rebuild(|r, id, node| {
+        if id.index() == 0 {
+            r.to.scope = scope("tied", Role::Forward, Component::Other);
+            for &(weight, transpose) in &transposed {
+                let weight = r.get(weight);
+                let made = r.to.node(Op::Transpose, &[weight], &one("perm", vec![1i64, 0]));
+                r.set(transpose, made.map_err(defect)?);
+            }
+        }
         r.copy(&Node { role: Role::Forward, mode: Mode::Native, ..node.clone() });
         if Some(id.index()) == last {
             made = Some(finish(r, options, &trained)?);

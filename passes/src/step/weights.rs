@@ -4,11 +4,96 @@ use super::StepOptions;
 use crate::CompileError;
 use pam_ir::graph::{Graph, Node, Source, Value, ValueId};
 use pam_ir::op::Op;
+use pam_ir::tensor::Tensor;
 use pam_ir::types::DType;
 use std::collections::{HashMap, HashSet};
 
-/// What is trained, in the order of the values.
-pub(super) fn trained(graph: &Graph, options: &StepOptions) -> Vec<ValueId> {
+/// Numbers of such a size mask something; they are no weights.
+const MASK: f64 = 1e30;
+
+/// Makes the weights of a file out of its constants: one for each that was trained on its own when the model was
+/// exported, under its own name.
+///
+/// One of PyTorch's exporters writes weights that begin equal once, and `Identity` nodes named as the others;
+/// what such a file shares is then shared on purpose. Others just merge them.
+pub(super) fn separate(graph: &mut Graph) {
+    if !resolve(graph) {
+        untie(graph);
+    }
+}
+
+/// Reads constants under another name where they are read; whether there were any.
+fn resolve(graph: &mut Graph) -> bool {
+    let mut renamed: HashMap<ValueId, ValueId> = HashMap::new();
+    for i in 0..graph.nodes.len() {
+        let node = &graph.nodes[i];
+        let (Op::Identity, Some(from), Some(to)) = (node.op, node.input(0), node.output(0)) else {
+            continue;
+        };
+        let from = renamed.get(&from).copied().unwrap_or(from);
+        let leaves = graph.outputs.iter().any(|o| o.value == to);
+        if !is_constant(graph.value(from)) || leaves {
+            continue;
+        }
+        // What differs in its elements is one weight under two names.
+        let own = if is_uniform(graph.value(from)) {
+            let name = graph.value(to).name.clone();
+            graph.values[to.index()].name = format!("{name}.Identity");
+            graph.add_value(Value { name, ..graph.value(from).clone() })
+        } else {
+            from
+        };
+        renamed.insert(to, own);
+    }
+    for input in graph.nodes.iter_mut().flat_map(|n| &mut n.inputs).flatten() {
+        *input = renamed.get(input).copied().unwrap_or(*input);
+    }
+    !renamed.is_empty()
+}
+
+/// Constants that are the transpose of another one, as exporters make them of weights that are used both ways:
+/// the other one, and the transpose.
+pub(super) fn transposed(graph: &Graph) -> Vec<(ValueId, ValueId)> {
+    let matrix = |v: &&Value| v.ty.rank() == 2 && is_constant(v) && !is_uniform(v);
+    let values = graph.values.iter().enumerate().filter(|(_, v)| matrix(v));
+    let mut known: Vec<(ValueId, &Value)> = values.map(|(i, v)| (ValueId(i as u32), v)).collect();
+    // A name that a module gave says which of the two is the weight.
+    known.sort_by_key(|(_, v)| !is_path(&v.name));
+    let mut pairs: Vec<(ValueId, ValueId)> = Vec::new();
+    for (i, (of, a)) in known.iter().enumerate() {
+        if pairs.iter().any(|(_, t)| t == of) {
+            continue;
+        }
+        for (t, b) in &known[i + 1..] {
+            if is_transpose(a, b) && !pairs.iter().any(|(_, other)| other == t) {
+                pairs.push((*of, *t));
+            }
+        }
+    }
+    pairs
+}
+
+/// Whether b is the transpose of a, and not a itself as well.
+fn is_transpose(a: &Value, b: &Value) -> bool {
+    let [rows, columns] = a.ty.shape[..] else { return false };
+    if b.ty.shape != [columns, rows] {
+        return false;
+    }
+    let (Some(a), Some(b)) = (floats(a), floats(b)) else { return false };
+    let at = |i: usize| a[i % rows * columns + i / rows].to_bits() == b[i].to_bits();
+    a != b && (0..b.len()).all(at)
+}
+
+fn floats(v: &Value) -> Option<&[f32]> {
+    v.data.as_ref()?.slice::<f32>()
+}
+
+/// What is trained, in the order of the values: nothing that is made of another weight.
+pub(super) fn trained(
+    graph: &Graph,
+    options: &StepOptions,
+    made: &[(ValueId, ValueId)],
+) -> Vec<ValueId> {
     let needed = graph.ancestors(graph.outputs.iter().map(|o| o.value));
     let mut read = vec![false; graph.values.len()];
     let mut fixed = vec![false; graph.values.len()];
@@ -26,15 +111,17 @@ pub(super) fn trained(graph: &Graph, options: &StepOptions) -> Vec<ValueId> {
     let values = graph.values.iter().enumerate();
     let trained = values.filter(|(i, v)| {
         let Some(data) = &v.data else { return false };
-        let finite = || data.to_f64().is_some_and(|d| d.iter().all(|x| x.is_finite()));
+        let finite = || data.to_f64().is_some_and(|d| d.iter().all(|x| x.abs() < MASK));
         read[*i]
             && !fixed[*i]
             && !matches!(v.source, Source::Node { .. })
             && v.ty.dtype.is_float()
+            && !v.name.contains("Constant_output")
             && (v.ty.elements() > 1 || v.ty.elements() == 1 && (weight[*i] || is_path(&v.name)))
             && !frozen(&v.name)
             && finite()
     });
+    let trained = trained.filter(|(i, _)| made.iter().all(|(_, t)| t.index() != *i));
     trained.map(|(i, _)| ValueId(i as u32)).collect()
 }
 
@@ -106,7 +193,7 @@ fn is_path(name: &str) -> bool {
 /// Exporters merge weights that begin equal, such as the zeros of biases: a constant whose elements are
 /// all equal becomes one for each layer that reads it. Weights that differ in their elements are tied
 /// on purpose, and what belongs to a layer that is applied several times is tied with it.
-pub(super) fn untie(graph: &mut Graph) {
+fn untie(graph: &mut Graph) {
     let layers = nearest_layers(graph);
     let mut copies: HashMap<(ValueId, Tie), ValueId> = HashMap::new();
     let mut known: HashMap<ValueId, usize> = HashMap::new();
@@ -182,10 +269,10 @@ fn is_constant(v: &Value) -> bool {
 }
 
 fn is_uniform(v: &Value) -> bool {
-    let Some(data) = &v.data else { return false };
     // Without a copy where it may be a large one.
-    if let Some(d) = data.slice::<f32>() {
+    if let Some(d) = floats(v) {
         return d.iter().all(|x| *x == d[0]);
     }
-    data.to_f64().is_some_and(|d| d.iter().all(|x| *x == d[0]))
+    let data = v.data.as_ref().and_then(Tensor::to_f64);
+    data.is_some_and(|d| d.iter().all(|x| *x == d[0]))
 }

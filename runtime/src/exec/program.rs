@@ -20,10 +20,11 @@ use pam_kernels::reduce::{Product, Reduction};
 use smallvec::SmallVec;
 use std::ops::Add;
 
-/// Bytes that the registers of one thread may take together, operands and what is fetched ahead included:
-/// more than a first-level cache, since what each action costs beside its loops costs more than reading
-/// some of them from the second level.
-const CACHE: usize = 56 * 1024;
+/// Bytes that the registers of one thread may take together, operands and what is fetched ahead included, for
+/// each action, and the limits of that: more than a first-level cache, since what the actions of a tile cost
+/// beside their loops costs more than reading some registers from the second level.
+const CACHE: usize = 8 * 1024;
+const CACHE_LIMITS: (usize, usize) = (56 * 1024, 96 * 1024);
 /// Limits of the number of elements of a tile.
 const TILE: (usize, usize) = (256, 4096);
 
@@ -183,7 +184,8 @@ impl Program {
         };
         let copies = if actions.len() < FEW { 1 } else { 2 };
         let width = width(&mut temps.iter()) + copies * width(&mut outs.iter().chain(direct));
-        let tile = (CACHE / width.max(1)).clamp(TILE.0, TILE.1);
+        let cache = (CACHE * actions.len()).clamp(CACHE_LIMITS.0, CACHE_LIMITS.1);
+        let tile = (cache / width.max(1)).clamp(TILE.0, TILE.1);
         let tile = match period {
             // Multiples of 64 elements keep every register of every size aligned to a cache line.
             1 => (tile / 64 * 64).min(count.next_multiple_of(64)).max(64),
