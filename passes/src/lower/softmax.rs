@@ -59,20 +59,16 @@ pub(super) fn log_sum_exp(
 /// PA, where the shift is a whole number so that it only moves exponents.
 fn shifted(lo: &mut Lowering<'_, '_>, x: ValueId, axes: &[usize]) -> Result<(ValueId, ValueId)> {
     if lo.is_pam() {
-        // The lowest number, a mask that many models use, stays one in base 2.
-        let lowest = lo.scalar(f32::MIN);
-        let bounded = |lo: &mut Lowering<'_, '_>, x| {
-            let z = lo.scale(x, LOG2E)?;
-            lo.op(Op::Max, &[z, lowest], &[])
-        };
+        let z = lo.scale(x, LOG2E)?;
+        // The lowest number, a mask that many models use, stays one in base 2; a row of −∞ has no softmax.
+        let (lowest, nan) = (lo.scalar(f32::MIN), lo.scalar(f32::NAN));
         let max = lo.reduce(Op::ReduceMax, x, axes)?;
-        let high = bounded(lo, max)?;
-        let whole = lo.op(Op::Floor, &[high], &[])?;
-        // A row of −∞ has no softmax.
         let infinite = lo.op(Op::IsInf, &[max], &[])?;
-        let nan = lo.scalar(f32::NAN);
-        let shift = lo.select(infinite, nan, whole)?;
-        let z = bounded(lo, x)?;
+        let bound = lo.select(infinite, nan, lowest)?;
+        let high = lo.scale(max, LOG2E)?;
+        let high = lo.op(Op::Max, &[high, bound], &[])?;
+        let shift = lo.op(Op::Floor, &[high], &[])?;
+        let z = lo.op(Op::Max, &[z, bound], &[])?;
         let small = lo.sub(z, shift)?;
         Ok((lo.exp2(small)?, shift))
     } else {

@@ -137,6 +137,15 @@ def _stated_causality(mask, is_causal=None, size=None) -> bool:
     return is_causal is True
 
 
+def _dense(pool):
+    """Pooling of what lies in the order of its axes; of other layouts PyTorch records strides."""
+
+    def pooled(x: Tensor, output_size):
+        return pool(x.contiguous(), output_size)
+
+    return pooled
+
+
 @contextlib.contextmanager
 def plain_kernels():
     """While active, attention, recurrent layers and weight norm run as plain operators, not fused kernels."""
@@ -145,6 +154,9 @@ def plain_kernels():
         (sys.modules["torch.nn.utils.weight_norm"], "_weight_norm", _plain_weight_norm),
         (torch.nn.modules.transformer, "_detect_is_causal_mask", _stated_causality),
     ]
+    functional = torch.nn.functional
+    for name in ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"):
+        plain.append((functional, name, _dense(getattr(functional, name))))
     with contextlib.ExitStack() as stack:
         for module, name, function in plain:
             stack.enter_context(mock.patch.object(module, name, function))
@@ -169,6 +181,7 @@ def trace(model, step, arguments: tuple) -> torch.export.ExportedProgram:
                 "flow and .item() have no place in a graph)"
             ) from error
     refuse_randomness(graph)
+    _reshape_views(graph)
     components.tag(graph)
     if any(node.target in EARLY for node in graph.graph.nodes):
         # Retracing under preserve_node_meta carries the tags over.
@@ -184,6 +197,15 @@ def trace(model, step, arguments: tuple) -> torch.export.ExportedProgram:
         return program.run_decompositions(decomposition_table())
     except Exception as error:
         raise reason(error) from error
+
+
+def _reshape_views(graph: torch.fx.GraphModule) -> None:
+    """A view depends on strides, which decomposed operators do not keep; a reshape does not."""
+    aten = torch.ops.aten
+    for node in graph.graph.nodes:
+        if node.target in (aten.view.default, aten._unsafe_view.default):
+            node.target = aten.reshape.default
+    graph.recompile()
 
 
 def reason(error: BaseException) -> ExportError:

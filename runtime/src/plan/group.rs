@@ -102,13 +102,14 @@ impl Open {
         }
     }
 
-    fn fits(&self, uses: usize) -> bool {
-        self.operations + operations(uses) <= MAX_OPERATIONS && self.operands + uses <= MAX_OPERANDS
+    /// Whether there is room for an item with so many operands, of which so many are read from memory.
+    fn fits(&self, uses: usize, read: usize) -> bool {
+        self.operations + operations(uses) <= MAX_OPERATIONS && self.operands + read <= MAX_OPERANDS
     }
 
-    fn add(&mut self, uses: usize) {
+    fn add(&mut self, uses: usize, read: usize) {
         self.operations += operations(uses);
-        self.operands += uses;
+        self.operands += read;
     }
 }
 
@@ -168,7 +169,9 @@ impl Grouping<'_> {
         let uses = uses(self.graph, self.aliases, item);
         let made = |u: &Use| self.made[u.root.index()];
         let latest = uses.iter().filter_map(made).map(|(step, _)| step).max();
-        let joined = latest.filter(|&m| fuse && self.open[m].fits(uses.len())).and_then(|m| {
+        let read = |m: usize| uses.iter().filter(|u| made(u).is_none_or(|(s, _)| s != m)).count();
+        let fits = |m: &usize| self.open[*m].fits(uses.len(), read(*m));
+        let joined = latest.filter(|m| fuse && fits(m)).and_then(|m| {
             let step = &self.open[m];
             let (per, reads) = match &kind {
                 Kind::Elementwise(space) => (step.per(space)?, step.per(space)?),
@@ -193,7 +196,8 @@ impl Grouping<'_> {
         if let Kind::Reduction(Rows { row, reduced, .. }) = kind {
             self.open[step].rows = Some((row, reduced));
         }
-        self.open[step].add(uses.len());
+        let read = read(step);
+        self.open[step].add(uses.len(), read);
         self.items.push((item, step));
         self.made[v.index()] = Some((step, per));
     }
@@ -211,9 +215,9 @@ impl Grouping<'_> {
                 && let Users::One(to) = users[v.index()]
                 && to != *step
                 && self.open[to].space.as_ref() == Some(&space(self.graph, v))
-                && self.open[to].fits(uses.len())
+                && self.open[to].fits(uses.len(), uses.len())
             {
-                self.open[to].add(uses.len());
+                self.open[to].add(uses.len(), uses.len());
                 *step = to;
             }
             let program = self.open[*step].space.is_some();
