@@ -1,10 +1,12 @@
-//! Products of integers by constants, where shape arithmetic leaves some over.
+//! Products of integers by constants and by truth values, where shape arithmetic and masks leave some over.
 
 use super::{LowerError, Lowering};
 use pam_ir::graph::{Node, ValueId};
+use pam_ir::op::Op;
+use pam_ir::types::DType;
 
-/// `x · c = Σ 2^i · x` over the bits of c, each doubling an addition. Only for one constant c of at
-/// most 32 bits; anything else stays and the certifier reports it.
+/// `x · c = Σ 2^i · x` over the bits of c, each doubling an addition, for one constant c of at most 32 bits;
+/// a selection where one factor is a truth value, cast. Anything else stays and the certifier reports it.
 pub fn mul(lo: &mut Lowering<'_, '_>, node: &Node) -> Result<(), LowerError> {
     let (a, b) = (lo.input(node, 0)?, lo.input(node, 1)?);
     for (x, c) in [(a, b), (b, a)] {
@@ -21,8 +23,23 @@ pub fn mul(lo: &mut Lowering<'_, '_>, node: &Node) -> Result<(), LowerError> {
             return lo.set(node, 0, y);
         }
     }
-    let y = lo.op(pam_ir::op::Op::Mul, &[a, b], &[])?;
+    for (x, c) in [(a, b), (b, a)] {
+        if let Some(condition) = truth(lo, c) {
+            let zero = lo.sub(x, x)?;
+            let y = lo.select(condition, x, zero)?;
+            return lo.set(node, 0, y);
+        }
+    }
+    let y = lo.op(Op::Mul, &[a, b], &[])?;
     lo.set(node, 0, y)
+}
+
+/// The truth value that an integer was cast from.
+fn truth(lo: &Lowering<'_, '_>, v: ValueId) -> Option<ValueId> {
+    let graph = lo.graph();
+    let node = graph.node(graph.producer(v)?);
+    let from = node.input(0).filter(|_| node.op == Op::Cast)?;
+    (graph.ty(from).dtype == DType::Bool).then_some(from)
 }
 
 fn times(lo: &mut Lowering<'_, '_>, x: ValueId, c: i64) -> Result<ValueId, LowerError> {

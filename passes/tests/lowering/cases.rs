@@ -46,6 +46,10 @@ const OTHERS: &[(&str, &str)] = &[
     ("mul by 3", "in a: f32[2]\nconst c: f32[] = 3.0\ny: f32[2] = Mul(a, c)"),
     ("mul in half precision", "in a: f16[2]\nin b: f16[2]\ny: f16[2] = Mul(a, b)"),
     ("mul of integers", "in a: i64[2]\nconst c: i64[] = -6\ny: i64[2] = Mul(a, c)"),
+    (
+        "mul by a truth value",
+        "in a: i64[2,3]\nin m: bool[3]\nt: i64[3] = Cast(m) {to=i64}\ny: i64[2,3] = Mul(a, t)",
+    ),
     ("div", "in a: f32[2]\nin b: f32[2]\ny: f32[2] = Div(a, b)"),
     ("div by 8", "in a: f32[2]\nconst c: f32[] = 8.0\ny: f32[2] = Div(a, c)"),
     ("mod", "in a: f32[2]\nin b: f32[2]\ny: f32[2] = Mod(a, b)"),
