@@ -64,6 +64,9 @@ pub struct FileReport {
 #[derive(Serialize)]
 pub struct GradientReport {
     pub parameters: usize,
+    /// Which.
+    #[serde(skip)]
+    pub names: Vec<String>,
     /// How the imported gradients were found.
     pub evidence: &'static str,
     /// The largest difference between the imported gradients and natively regenerated ones on random
@@ -290,6 +293,7 @@ fn gradients(step: &Step) -> Option<GradientReport> {
     let worst = step.disagreement().cloned();
     Some(GradientReport {
         parameters: gradients.pairs.len(),
+        names: gradients.pairs.iter().map(|(name, _)| name.clone()).collect(),
         evidence: gradients.evidence.name(),
         disagreement: worst.as_ref().map(|w| w.0),
         worst: worst.map(|w| w.1),

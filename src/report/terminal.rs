@@ -33,6 +33,9 @@ pub fn render(report: &Report, parameters: usize, verbose: bool) -> String {
             (Some(d), Some(p)) => writeln!(out, "; natively within {d:.1e} of the imported ({p})"),
             _ => writeln!(out),
         };
+        for name in g.names.iter().filter(|_| verbose) {
+            let _ = writeln!(out, "gradient   of {name}");
+        }
     }
     let _ = writeln!(out, "folded     {}", report.certificate.constant_folded);
     let (before, after) = (&report.cost.before, &report.cost.after);
