@@ -229,21 +229,7 @@ def test_convolution_gradients(name, transposed, tmp_path):
     export_train_step(model, F.mse_loss, optimizer, (x, y), tmp_path / "step.onnx")
 
 
-class ChannelsLast(nn.Module):
-    """A linear layer between convolutions, and pooling, over permuted axes, as in ConvNeXt and Swin."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.last = nn.Conv2d(1, 3, 2), nn.Conv2d(4, 2, 2)
-        self.linear, self.pool = nn.Linear(3, 4), nn.AdaptiveAvgPool2d(1)
-
-    def forward(self, x):
-        x = self.linear(self.first(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return self.last(x).flatten(1) + self.pool(x).sum()
-
-
-LACKING = {
-    "channels_last": (ChannelsLast, (2, 1, 4, 4)),
+LAYERS = {
     "max_pool": nn.MaxPool2d(3, 2, 1),
     "avg_pool": nn.AvgPool2d(2),
     "nearest": nn.Upsample(scale_factor=2, mode="nearest"),
@@ -269,10 +255,10 @@ LACKING = {
 }
 
 
-@pytest.mark.parametrize("name", LACKING)
+@pytest.mark.parametrize("name", LAYERS)
 def test_layers(name, tmp_path):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), copy.deepcopy(LACKING[name]), nn.Conv2d(4, 1, 1))
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), copy.deepcopy(LAYERS[name]), nn.Conv2d(4, 1, 1))
     x = torch.randn(2, 2, 8, 8)
     y = torch.randn_like(model(x))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -424,7 +410,21 @@ class Bilinear(nn.Module):
         return self.layer(x, torch.tanh(x))
 
 
+class ChannelsLast(nn.Module):
+    """A linear layer between convolutions, and pooling, over permuted axes, as in ConvNeXt and Swin."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 3, 2), nn.Conv2d(4, 2, 2)
+        self.linear, self.pool = nn.Linear(3, 4), nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x):
+        x = self.linear(self.first(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.last(x).flatten(1) + self.pool(x).sum()
+
+
 LACKING = {
+    "channels_last": (ChannelsLast, (2, 1, 4, 4)),
     "weight_norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), (3, 4)),
     "replicated": (lambda: nn.Sequential(nn.Conv2d(1, 2, 2), nn.ReplicationPad2d((1, 2, 0, 3))), (2, 1, 4, 4)),
     "shrinkage": (lambda: nn.Sequential(nn.Linear(4, 8), nn.Softshrink(0.2), nn.Hardshrink(0.1)), (3, 4)),
