@@ -290,3 +290,74 @@ fn derivatives_are_right_at_zero_and_far_out() {
         }
     }
 }
+
+#[test]
+fn masked_rows_and_integer_operands_are_right() {
+    let evaluated = |lines: &str, policy: &str, fed: &[(&str, Tensor)]| -> Vec<f64> {
+        let graph = pam_ir::text::parse(&format!("graph g {{\n{lines}\n}}"), &[]).unwrap();
+        let certified = certified(&graph, &Policy::preset(policy).unwrap());
+        let fed: Vec<(String, Tensor)> =
+            fed.iter().map(|(n, t)| ((*n).to_owned(), t.clone())).collect();
+        run(certified.graph(), &fed)[0].1.to_f64().unwrap()
+    };
+    let (low, none) = (f32::MIN, f32::NEG_INFINITY);
+    // Masked whole by the lowest number, in part, and by −∞, which is NaN natively as well.
+    let x = Tensor::new([3, 4], [[low; 4], [low, 1.0, low, 1.0], [none; 4]].concat());
+    let integers = Tensor::new([2], vec![1i32, 1]);
+    let w = Tensor::new([3], vec![1f32, 2.0, 3.0]);
+    for policy in ["native", "approx", "exact"] {
+        let softmax = "in x: f32[3,4]\ny: f32[3,4] = Softmax(x) {axis=-1}\nout y = y";
+        let y = evaluated(softmax, policy, &[("x", x.clone())]);
+        assert_eq!(y[..8], [0.25, 0.25, 0.25, 0.25, 0.0, 0.5, 0.0, 0.5], "{policy}");
+        assert!(y[8..].iter().all(|y| y.is_nan()), "{policy}: {y:?}");
+        let gathered = "in w: f32[3]\nin i: i32[2]\nt: f32[2] = Gather(w, i)\n\
+                        l: f32[] = ReduceSum(t) {keepdims=0}\ng: f32[3] = Gradient(l, w)\nout g = g";
+        let g = evaluated(gathered, policy, &[("w", w.clone()), ("i", integers.clone())]);
+        assert_eq!(g, [0.0, 2.0, 0.0], "{policy}");
+        let power = "in w: f32[3]\nin i: i32[1]\nt: f32[3] = Pow(w, i)\n\
+                     l: f32[] = ReduceSum(t) {keepdims=0}\ng: f32[3] = Gradient(l, w)\nout g = g";
+        let one = Tensor::new([1], vec![1i32]);
+        let g = evaluated(power, policy, &[("w", w.clone()), ("i", one)]);
+        assert!(g.iter().all(|g| (0.5..=2.0).contains(g)), "{policy}: {g:?}");
+    }
+}
+
+/// A backward pass that is not the derivative, as a straight-through estimator has it, is replaced with a warning.
+#[test]
+fn a_replaced_backward_pass_that_differs_is_warned_of() {
+    let step = |slope: f32| {
+        let text = format!(
+            "graph g {{\n in x: f32[4]\n in w: f32[4] = [1.0, -2.0, 3.0, 0.5]\n const c: f32[] = {slope}\n
+             a: f32[4] = Mul(x, w) //@ a forward other approx\n
+             b: f32[4] = Mul(a, a) //@ b loss loss approx\n
+             l: f32[] = ReduceSum(b) {{keepdims=0}} //@ l loss loss approx\n
+             d: f32[4] = Mul(a, c) //@ d backward other approx\n
+             e: f32[4] = Mul(d, x) //@ e backward other approx\n
+             h: f32[4] = Sub(w, e) //@ h optimizer optimizer approx\n
+             out loss = l\n out new.w = h\n bind new.w -> w\n}}"
+        );
+        pam_ir::text::parse(&text, &[]).unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for (slope, warned) in [(2.0, false), (3.0, true)] {
+        let model =
+            pam_ir::onnx::export::export(&step(slope), &Default::default(), &Default::default());
+        let path = folder.path().join("step.onnx");
+        std::fs::write(&path, prost::Message::encode_to_vec(&model.unwrap())).unwrap();
+        let out = folder.path().join("out.onnx");
+        for (policy, replaced) in [("exact", true), ("approx", false)] {
+            let args = [
+                path.as_os_str(),
+                "-q".as_ref(),
+                "--policy".as_ref(),
+                policy.as_ref(),
+                "-o".as_ref(),
+                out.as_os_str(),
+            ];
+            let (_, said) = common::expect(0, args);
+            let warning =
+                said.contains("gradient of `w` is not the derivative of its forward pass");
+            assert_eq!(warning, warned && replaced, "{slope} {policy}: {said}");
+        }
+    }
+}

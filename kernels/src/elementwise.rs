@@ -7,7 +7,7 @@ use crate::function::{Forms1, Forms2, MODERATE};
 use crate::memory::prefetch_ahead;
 use crate::pa::{Factor, magnitude};
 use crate::simd::native::{map1, map2};
-use crate::simd::{F1, F2, Right, multiversion, pam, repeated};
+use crate::simd::{Right, multiversion, pam, repeated};
 use crate::{function, pa};
 
 /// An operation on one slice.
@@ -135,8 +135,6 @@ pub fn binary(op: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
         Binary::PaLog2Grad => pam::map2(function::Log2Grad, a, b, y),
         Binary::Add => pam::map2(function::Add, a, b, y),
         Binary::Sub => pam::map2(function::Sub, a, b, y),
-        Binary::Max if b.len() < y.len() => bounded(a, b, y, function::AtLeast, function::Max),
-        Binary::Min if b.len() < y.len() => bounded(a, b, y, function::AtMost, function::Min),
         Binary::Max => pam::map2(function::Max, a, b, y),
         Binary::Min => pam::map2(function::Min, a, b, y),
         Binary::Mul => map2(function::NativeMul, a, b, y),
@@ -234,14 +232,6 @@ fn products(offset: pa::Offset, x: &[f32], by: &[f32], y: &mut [f32]) {
     repeated(x, by, y, |b, x, y| match Factor::product(b, offset) {
         Some(factor) => forms1(function::Scaled(factor), x, y),
         None => pam::map1(Right(function::Mul(offset), b), x, y),
-    });
-}
-
-/// Extremes with few numbers: by what `bound` makes of one that is a number, by `op` of NaN.
-fn bounded<B: F1>(x: &[f32], by: &[f32], y: &mut [f32], bound: fn(f32) -> B, op: impl F2) {
-    repeated(x, by, y, |b, x, y| match b.is_nan() {
-        true => pam::map1(Right(op, b), x, y),
-        false => pam::map1(bound(b), x, y),
     });
 }
 

@@ -34,9 +34,6 @@ functions! {
     Sub F2(a, b) => a - b;
     Max F2(a, b) => maximum(a, b);
     Min F2(a, b) => minimum(a, b);
-    // With a bound that is a number; NaN stays.
-    AtLeast(bound: f32) F1(x) => if x <= bound { bound } else { x };
-    AtMost(bound: f32) F1(x) => if x >= bound { bound } else { x };
     Erf F1(x) => native::erf(x);
     Exp F1(x) => native::exp(x);
     Tanh F1(x) => native::tanh(x);

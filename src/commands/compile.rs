@@ -25,7 +25,7 @@ pub fn compile(args: &Compile) -> Result<ExitCode, Failure> {
     let policy = policy(&args.policy)?;
     let source = Source::read(&args.input, Tolerance::default())?;
     let step = Step::compile(&source, policy)?;
-    step.warn(first);
+    step.warn(source.path());
     let certified = match &step.verdict {
         Ok(certified) => certified,
         Err(violations) => {

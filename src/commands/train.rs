@@ -41,10 +41,13 @@ pub fn train(args: &Train) -> Result<ExitCode, Failure> {
     let data = Dataset::read(&args.data)?;
     let is_input = |name: &&str| executor.plan().inputs.iter().any(|i| i.name == *name);
     if let Some(name) = args.lr_input.as_ref().filter(|n| !is_input(&n.as_str())) {
-        return Err(Failure::file(
-            path,
-            format!("--lr-input {name}: there is no such input; see `pam-compile audit`"),
-        ));
+        let single = executor.plan().inputs.iter().filter(|i| i.ty.elements() == 1);
+        let single: Vec<String> = single.take(5).map(|i| format!("`{}`", i.name)).collect();
+        let reason = format!(
+            "--lr-input {name}: there is no such input; single numbers are {}",
+            single.join(", ")
+        );
+        return Err(Failure::file(path, reason));
     }
     let lr_input = args.lr_input.clone().unwrap_or_else(|| {
         ["lr", "learning_rate"].into_iter().find(is_input).unwrap_or("lr").to_owned()

@@ -120,8 +120,13 @@ fn general(lo: &mut Lowering<'_, '_>, x: ValueId, y: ValueId) -> Result<ValueId,
         return lo.exp2(z);
     }
     let (zero, one) = (lo.scalar(0f32), lo.scalar(1f32));
-    // A base of magnitude 1 stays 1, also under an exponent that is infinite.
+    // A base of magnitude 1 stays 1, also under an exponent that is infinite or NaN; under others it does so by
+    // itself, and has a derivative.
+    let (range, infinity) = (lo.abs(y)?, lo.scalar(f32::INFINITY));
+    let finite = lo.op(Op::Less, &[range, infinity], &[])?;
+    let endless = lo.op(Op::Not, &[finite], &[])?;
     let unit = lo.op(Op::Equal, &[log, zero], &[])?;
+    let unit = lo.op(Op::And, &[unit, endless], &[])?;
     let z = lo.select(unit, zero, z)?;
     let power = lo.exp2(z)?;
     // Where the sign bit is set: odd exponents mirror, and between whole exponents lies nothing, save

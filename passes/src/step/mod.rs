@@ -39,8 +39,9 @@ pub struct StepOptions {
 /// Makes a training step of a forward graph.
 ///
 /// Trained are the float constants, and the float inputs with defaults, that the output depends on: not the
-/// statistics of normalisations, bounds and exponents, nor masks that hold infinities or numbers as large, and of single numbers only
-/// those that are a bias, slope, scale or shift of a layer or have the name of a module's parameter, `block.0.scale`.
+/// statistics of normalisations, bounds and exponents, nor masks that hold infinities or numbers nearly as large. Of
+/// single numbers only those are that are a bias, slope, scale or shift of a layer, or have the name of a module's
+/// parameter, `block.0.scale`.
 ///
 /// # Errors
 /// Where the graph carries state already, has nothing to train, or does not fit the loss.
@@ -159,21 +160,20 @@ fn one(name: &str, value: impl Into<Attr>) -> [(&str, Attr); 1] {
 
 /// Options behind a colon: `name=value,…`.
 fn settings(text: &str) -> Result<Vec<(&str, f64)>, String> {
-    let parts = || text.split(',').filter(|p| !p.is_empty());
-    let name = |part: &'_ str| part.split('=').next().map(str::to_owned);
-    if let Some((_, twice)) =
-        parts().enumerate().find(|(i, p)| parts().take(*i).any(|q| name(q) == name(p)))
-    {
-        return Err(format!("`{twice}` is a setting that is given already"));
+    let mut given: Vec<(&str, f64)> = Vec::new();
+    for part in text.split(',').filter(|p| !p.is_empty()) {
+        let (name, value) = part
+            .split_once('=')
+            .ok_or_else(|| format!("`{part}` is not of the form name=value"))?;
+        let value: f64 =
+            value.parse().map_err(|_| format!("`{value}` of `{name}` is no number"))?;
+        if !value.is_finite() {
+            return Err(format!("`{name}` is {value}"));
+        }
+        if given.iter().any(|(other, _)| *other == name) {
+            return Err(format!("`{name}` is given already"));
+        }
+        given.push((name, value));
     }
-    parts()
-        .map(|part| {
-            let (name, value) = part
-                .split_once('=')
-                .ok_or_else(|| format!("`{part}` is not of the form name=value"))?;
-            let value: f64 =
-                value.parse().map_err(|_| format!("`{value}` of `{name}` is no number"))?;
-            if value.is_finite() { Ok((name, value)) } else { Err(format!("`{name}` is {value}")) }
-        })
-        .collect()
+    Ok(given)
 }

@@ -116,6 +116,7 @@ pub(super) fn trained(
             && !fixed[*i]
             && !matches!(v.source, Source::Node { .. })
             && v.ty.dtype.is_float()
+            // So one of PyTorch's exporters calls what `Constant` nodes make: tables, not weights.
             && !v.name.contains("Constant_output")
             && (v.ty.elements() > 1 || v.ty.elements() == 1 && (weight[*i] || is_path(&v.name)))
             && !frozen(&v.name)

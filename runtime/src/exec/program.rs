@@ -20,10 +20,11 @@ use pam_kernels::reduce::{Product, Reduction};
 use smallvec::SmallVec;
 use std::ops::Add;
 
-/// Bytes that the registers of one thread may take together, operands and what is fetched ahead included, for
-/// each action, and the limits of that: more than a first-level cache, since what the actions of a tile cost
-/// beside their loops costs more than reading some registers from the second level.
+/// Bytes that each action lets the registers of one thread take together, operands and what is fetched ahead
+/// included: what an action costs beside its loop, it costs for each tile.
 const CACHE: usize = 8 * 1024;
+/// Limits of these bytes. More than a first-level cache, since reading some registers from the second level costs
+/// less than more tiles do.
 const CACHE_LIMITS: (usize, usize) = (56 * 1024, 96 * 1024);
 /// Limits of the number of elements of a tile.
 const TILE: (usize, usize) = (256, 4096);
