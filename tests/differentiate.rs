@@ -319,6 +319,15 @@ fn masked_rows_and_integer_operands_are_right() {
         let one = Tensor::new([1], vec![1i32]);
         let g = evaluated(power, policy, &[("w", w.clone()), ("i", one)]);
         assert!(g.iter().all(|g| (0.5..=2.0).contains(g)), "{policy}: {g:?}");
+        // Rows masked by −∞ that a model replaces, as PyTorch's attention does, have no derivative; others do.
+        let replaced = "in x: f32[3,4]\nin t: f32[3,4]\nconst zero: f32[] = 0.0\n\
+                        p: f32[3,4] = Softmax(x) {axis=-1}\nn: bool[3,4] = IsNaN(p)\n\
+                        q: f32[3,4] = Where(n, zero, p)\ns: f32[3,4] = Mul(q, t)\n\
+                        l: f32[] = ReduceSum(s) {keepdims=0}\ng: f32[3,4] = Gradient(l, x)\nout g = g";
+        let t = Tensor::new([3, 4], [[0.0f32, 1.0, 2.0, 4.0]; 3].concat());
+        let g = evaluated(replaced, policy, &[("x", x.clone()), ("t", t)]);
+        assert!(g[..8].iter().all(|g| g.is_finite()) && g[7] > 0.2, "{policy}: {g:?}");
+        assert_eq!(g[8..], [0.0; 4], "{policy}");
     }
 }
 

@@ -72,13 +72,11 @@ pub fn attention(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     if shown == Some(2) {
         lo.set(node, 3, scores)?;
     }
-    let mut weights = softmax::of(lo, scores, 3)?;
-    if causal || mask.is_some() {
-        let max = lo.reduce(Op::ReduceMax, scores, &[3])?;
-        let masked = lo.op(Op::Equal, &[max, minus_infinity], &[])?;
-        let zero = lo.scalar(0f32);
-        weights = lo.select(masked, zero, weights)?;
-    }
+    let weights = if causal || mask.is_some() {
+        softmax::guarded(lo, scores, 3, 0.0)?
+    } else {
+        softmax::of(lo, scores, 3)?
+    };
     if shown == Some(3) {
         lo.set(node, 3, weights)?;
     }

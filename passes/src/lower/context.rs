@@ -77,6 +77,17 @@ impl<'r, 'g> Lowering<'r, 'g> {
         Ok(())
     }
 
+    /// The dimensions of output `i` of the node; none where it is not asked for.
+    pub fn result_shape(&self, node: &Node, i: usize) -> Vec<usize> {
+        node.output(i).map_or(Vec::new(), |v| self.r.old.ty(v).shape.clone())
+    }
+
+    /// Whether the first output of the node is an operand of some node of this op.
+    pub fn is_read_by(&self, node: &Node, op: Op) -> bool {
+        let reads = |n: &Node| n.op == op && n.inputs.contains(&node.output(0));
+        self.r.old.nodes.iter().any(reads)
+    }
+
     /// The type of a value of the new graph.
     pub fn ty(&self, v: ValueId) -> &Type {
         self.r.to.ty(v)

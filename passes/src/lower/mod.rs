@@ -219,9 +219,14 @@ pub fn rule(op: Op) -> Option<(&'static str, Rule)> {
     Some(rule)
 }
 
-/// The rule for multiplications of integers that shape arithmetic left over.
+/// The rule for products and quotients of integers that shape arithmetic left over.
 pub fn integer_rule(op: Op) -> Option<(&'static str, Rule)> {
-    (op == Op::Mul).then_some(("integer_mul", integer::mul as Rule))
+    Some(match op {
+        Op::Mul => ("integer_mul", integer::mul as Rule),
+        Op::Div => ("integer_div", integer::div),
+        Op::Mod => ("integer_mod", integer::modulo),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -11,8 +11,29 @@ type Result<T = ()> = std::result::Result<T, LowerError>;
 pub fn softmax(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     let x = lo.input(node, 0)?;
     let axis = lo.with_call(node, |c| c.axis("axis", c.input(0)?.rank()))?;
-    let y = of(lo, x, axis)?;
+    let y = if lo.is_read_by(node, Op::IsNaN) {
+        guarded(lo, x, axis, f32::NAN)?
+    } else {
+        of(lo, x, axis)?
+    };
     lo.set(node, 0, y)
+}
+
+/// A softmax whose rows of nothing but −inf are a number by selection, so that they have no derivative: through
+/// the exponentials it would be NaN, also for a model that replaces these rows.
+pub(super) fn guarded(
+    lo: &mut Lowering<'_, '_>,
+    x: ValueId,
+    axis: usize,
+    masked: f32,
+) -> Result<ValueId> {
+    let (zero, minus_infinity) = (lo.scalar(0f32), lo.scalar(f32::NEG_INFINITY));
+    let max = lo.reduce(Op::ReduceMax, x, &[axis])?;
+    let hidden = lo.op(Op::Equal, &[max, minus_infinity], &[])?;
+    let safe = lo.select(hidden, zero, x)?;
+    let y = of(lo, safe, axis)?;
+    let masked = lo.scalar(masked);
+    lo.select(hidden, masked, y)
 }
 
 /// The softmax of a value along an axis.

@@ -50,6 +50,13 @@ const OTHERS: &[(&str, &str)] = &[
         "mul by a truth value",
         "in a: i64[2,3]\nin m: bool[3]\nt: i64[3] = Cast(m) {to=i64}\ny: i64[2,3] = Mul(a, t)",
     ),
+    ("mul of masks", "in a: u8[2,3]\nin m: u8[3]\ny: u8[2,3] = Mul(a, m)"),
+    ("div of integers by 8", "in a: i64[2]\nconst c: i64[] = 8\ny: i64[2] = Div(a, c)"),
+    ("mod of integers by 8", "in a: i64[2]\nconst c: i64[] = 8\ny: i64[2] = Mod(a, c)"),
+    (
+        "div of indices",
+        "in x: f32[4]\nconst c: i64[] = 3\ni: i64[1] = ArgMax(x) {axis=0}\ny: i64[1] = Div(i, c)",
+    ),
     ("div", "in a: f32[2]\nin b: f32[2]\ny: f32[2] = Div(a, b)"),
     ("div by 8", "in a: f32[2]\nconst c: f32[] = 8.0\ny: f32[2] = Div(a, c)"),
     ("mod", "in a: f32[2]\nin b: f32[2]\ny: f32[2] = Mod(a, b)"),

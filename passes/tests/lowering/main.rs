@@ -3,6 +3,7 @@
 mod cases;
 mod eval;
 mod functions;
+mod integers;
 
 use pam_ir::certify::{Target, certify};
 use pam_ir::graph::Graph;
