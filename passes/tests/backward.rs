@@ -225,8 +225,8 @@ fn names_and_ties_of_exporters_are_understood() {
                 h: f32[2,3] = MatMul(x, val_2)\ny: f32[2,2] = MatMul(h, embed.weight)\nout y = y";
     assert_eq!(trained(tied), ["embed.weight"]);
     let masks = "in x: f32[2,2]\nconst w: f32[2,2] = [1.0, 2.0, 3.0, 4.0]\n\
-                 const mask: f32[2] = [0.0, -3.4e38]\nconst /f/Constant_output_0: f32[2] = [1.0, 2.0]\n\
+                 const mask: f32[2] = [0.0, -3.4e38]\nconst /f/Constant_3_output_0: f32[2] = [1.0, 2.0]\n\
                  m: f32[2,2] = MatMul(x, w)\na: f32[2,2] = Add(m, mask)\n\
-                 y: f32[2,2] = Add(a, /f/Constant_output_0)\nout y = y";
+                 y: f32[2,2] = Add(a, /f/Constant_3_output_0)\nout y = y";
     assert_eq!(trained(masks), ["w"]);
 }

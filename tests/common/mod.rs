@@ -1,13 +1,15 @@
 //! Running the program on the fixtures.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod nodes;
+
 use pam_ir::certify::{Target, certify};
 use pam_ir::graph::Graph;
 use pam_ir::onnx::import::{ImportOptions, ModelFile, import};
 use pam_ir::onnx::load::load;
 use pam_ir::tensor::Tensor;
 use pam_passes::{Policy, compile, expand};
-use pam_runtime::{Plan, PlanOptions, plan};
+use pam_runtime::{Executor, Plan, PlanOptions, plan};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -108,4 +110,12 @@ pub fn planned(graph: &Graph, policy: &str) -> Plan {
     let compiled = compile(graph, &Policy::preset(policy).unwrap()).unwrap();
     let certified = certify(expand(&compiled.graph).unwrap(), Target::Mixed).unwrap();
     plan(&certified, PlanOptions::default()).unwrap()
+}
+
+/// What runs a graph under a preset, whatever stays native.
+pub fn executor(graph: &Graph, policy: &str) -> Executor {
+    let compiled =
+        compile(graph, &Policy::preset(policy).unwrap()).unwrap_or_else(|e| panic!("{e}"));
+    let certified = certify(expand(&compiled.graph).unwrap(), Target::Mixed).unwrap();
+    Executor::new(plan(&certified, PlanOptions::default()).unwrap(), 0).unwrap()
 }

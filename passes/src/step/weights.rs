@@ -116,8 +116,7 @@ pub(super) fn trained(
             && !fixed[*i]
             && !matches!(v.source, Source::Node { .. })
             && v.ty.dtype.is_float()
-            // So one of PyTorch's exporters calls what `Constant` nodes make: tables, not weights.
-            && !v.name.contains("Constant_output")
+            && !is_constant_node(&v.name)
             && (v.ty.elements() > 1 || v.ty.elements() == 1 && (weight[*i] || is_path(&v.name)))
             && !frozen(&v.name)
             && finite()
@@ -180,6 +179,13 @@ fn takes_weight(graph: &Graph, node: &Node, i: usize) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a name is one that PyTorch's exporter gives to what `Constant` nodes make, `/rnn/Constant_1_output_0`:
+/// tables and initial states, not weights.
+fn is_constant_node(name: &str) -> bool {
+    let own = name.rsplit('/').next().unwrap_or(name);
+    own.strip_prefix("Constant").is_some_and(|rest| rest.contains("_output"))
 }
 
 /// Whether a name is that of a module's parameter, `encoder.0.scale`.

@@ -5,6 +5,16 @@ use pam_ir::tensor::{Element, Tensor};
 use pam_ir::types::DType;
 use std::collections::BTreeMap;
 
+/// A function of two integers of any size.
+type Exact = fn(i128, i128) -> i128;
+
+const OPS: [(&str, Exact); 4] = [
+    ("Mul(a, b)", |a, b| a * b),
+    ("Div(a, b)", |a, b| a / b),
+    ("Mod(a, b)", |a, b| (a % b + b) % b),
+    ("Mod(a, b) {fmod=1}", |a, b| a % b),
+];
+
 /// Numbers of all sizes and signs, cut to the type.
 fn numbers() -> Vec<i64> {
     let mut numbers = vec![1, 2, 3, 7, 8, 100, 255, 1 << 20, i64::MAX, i64::MIN + 1];
@@ -24,19 +34,13 @@ where
     let n = pairs.len();
     let (a, b): (Vec<T>, Vec<T>) = pairs.iter().copied().unzip();
     let inputs =
-        BTreeMap::from([("a", Tensor::new(&[n], a.clone())), ("b", Tensor::new(&[n], b.clone()))]);
-    let ops: [(&str, fn(i128, i128) -> i128); 4] = [
-        ("Mul(a, b)", |a, b| a * b),
-        ("Div(a, b)", |a, b| a / b),
-        ("Mod(a, b)", |a, b| (a % b + b) % b),
-        ("Mod(a, b) {fmod=1}", |a, b| a % b),
-    ];
-    for (op, f) in ops {
+        BTreeMap::from([("a", Tensor::new([n], a.clone())), ("b", Tensor::new([n], b.clone()))]);
+    for (op, f) in OPS {
         let lines = format!("in a: {dtype}[{n}]\nin b: {dtype}[{n}]\ny: {dtype}[{n}] = {op}");
         let graph = parsed(op, &cases::graph(&lines));
         let outputs = eval::run(&compiled(op, &graph, "approx"), &inputs);
         let expected = a.iter().zip(&b).map(|(&a, &b)| cut(f(a.into(), b.into()) as i64));
-        assert_eq!(outputs[0], Tensor::new(&[n], expected.collect::<Vec<T>>()), "{dtype} {op}");
+        assert_eq!(outputs[0], Tensor::new([n], expected.collect::<Vec<T>>()), "{dtype} {op}");
     }
 }
 
@@ -53,21 +57,15 @@ fn integers_are_exact() {
 fn constants_are_exact() {
     let numbers = numbers();
     let n = numbers.len();
-    let inputs = BTreeMap::from([("a", Tensor::new(&[n], numbers.clone()))]);
+    let inputs = BTreeMap::from([("a", Tensor::new([n], numbers.clone()))]);
     for c in [1i64, 2, 6, 8, 97, 1 << 40, -1, -8, -97] {
-        let ops: [(&str, fn(i128, i128) -> i128); 4] = [
-            ("Mul(a, c)", |a, c| a * c),
-            ("Div(a, c)", |a, c| a / c),
-            ("Mod(a, c)", |a, c| (a % c + c) % c),
-            ("Mod(a, c) {fmod=1}", |a, c| a % c),
-        ];
-        for (op, f) in ops {
-            let lines = format!("in a: i64[{n}]\nconst c: i64[] = {c}\ny: i64[{n}] = {op}");
+        for (op, f) in OPS {
+            let lines = format!("in a: i64[{n}]\nconst b: i64[] = {c}\ny: i64[{n}] = {op}");
             let graph = parsed(op, &cases::graph(&lines));
             let outputs = eval::run(&compiled(op, &graph, "approx"), &inputs);
             let expected =
                 numbers.iter().map(|&a| f(a.into(), c.into()) as i64).collect::<Vec<_>>();
-            assert_eq!(outputs[0], Tensor::new(&[n], expected), "{op}, c = {c}");
+            assert_eq!(outputs[0], Tensor::new([n], expected), "{op}, b = {c}");
         }
     }
 }

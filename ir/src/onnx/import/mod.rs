@@ -2,9 +2,9 @@
 //!
 //! The importer walks the nodes once, in topological order, and appends to a [`Builder`]. On the way
 //! it inlines model-local functions (`inline.rs`) and control flow whose course is known
-//! (`control.rs`), brings old forms of ops to the form of the op table (`upgrade.rs`), maps vendor
-//! ops to standard ones (`vendor/`), and moves operands that must be known into attributes
-//! (`node.rs`). It evaluates shape arithmetic as it goes, since shapes depend on it, but leaves the
+//! (`control.rs`), brings old forms of ops to the form of the op table (`upgrade.rs`), translates ops
+//! that the table lacks into those it has (`translate/`), and moves operands that must be known into
+//! attributes (`node.rs`). It evaluates shape arithmetic as it goes, since shapes depend on it, but leaves the
 //! evaluated nodes in the graph: folding them is a pass, and an audit shows a file as it stands.
 
 mod bindings;
@@ -13,8 +13,10 @@ mod control;
 mod inline;
 mod node;
 mod training;
+mod translate;
 mod upgrade;
-mod vendor;
+
+pub use translate::translated;
 
 use super::error::{At, OnnxError};
 use super::proto::{FunctionProto, GraphProto, ModelProto, ValueInfoProto};
@@ -81,7 +83,7 @@ pub fn import(files: &[ModelFile], options: &ImportOptions) -> Result<Imported, 
         defaulted_dims: BTreeSet::new(),
         budget: NODE_LIMIT,
         unknown: Vec::new(),
-        sequences: vendor::Sequences::default(),
+        sequences: translate::Sequences::default(),
     };
     let mut names: HashMap<String, ValueId> = HashMap::new();
     let mut outputs: Vec<(String, ValueId)> = Vec::new();
@@ -138,7 +140,7 @@ struct Importer<'a> {
     /// Ops the table does not know; all are reported at once.
     unknown: Vec<(PathBuf, At)>,
     /// Sequences of tensors, and what is updated in place.
-    sequences: vendor::Sequences,
+    sequences: translate::Sequences,
 }
 
 /// What holds for all nodes of one file or of one function's body.

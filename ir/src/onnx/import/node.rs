@@ -19,7 +19,7 @@ const KNOWN_FLOATS: usize = 4096;
 /// Known values of more elements than this are not kept.
 const KNOWN_ELEMENTS: usize = 1 << 22;
 
-/// A node that is about to be appended: what upgrades and vendor rules work on.
+/// A node that is about to be appended: what upgrades and translations work on.
 pub(super) struct Draft {
     pub op: Op,
     pub inputs: Vec<Option<ValueId>>,
@@ -48,7 +48,7 @@ impl Importer<'_> {
         };
         let is_pam = node.domain() == "pam";
         let Some(op) = Op::from_onnx(domain, op_type) else {
-            if let Some(made) = self.vendor(context, node, inputs) {
+            if let Some(made) = self.translate(context, node, inputs) {
                 return made;
             }
             return self.opaque(context, node, label, inputs);

@@ -1,10 +1,10 @@
-//! Ops beyond the standard ones, in terms of standard ones.
+//! Ops that the op table lacks, in terms of those it has.
 //!
 //! Training graphs hold ops of onnxruntime (`com.microsoft`, some of them in the standard domain) and of
-//! ONNX's own training domain. Each is a function of a few lines here that appends standard ops, so that
-//! the rest of the compiler need not know them. The formulas are those of onnxruntime's operator
-//! documentation (docs/ContribOperators.md, orttraining/core/graph/training_op_defs.cc) and of ONNX's
-//! docs/Operators.md.
+//! ONNX's own training domain, forward models recurrent layers, quantisation and sampling. Each is a function of
+//! a few lines here that appends ops of the table, so that the rest of the compiler need not know them. The
+//! formulas are those of ONNX's docs/Operators.md and of onnxruntime's operator documentation
+//! (docs/ContribOperators.md, orttraining/core/graph/training_op_defs.cc).
 
 mod forward;
 mod gradient;
@@ -12,9 +12,12 @@ mod indexing;
 mod loss;
 mod norm;
 mod optimizer;
+mod quantization;
+mod recurrent;
+mod sampling;
 mod sequence;
 
-use super::node::attr;
+use super::node::{Draft, attr};
 use super::{Context, Importer, inline, is_standard};
 use crate::attr::{Attr, Attrs};
 use crate::graph::ValueId;
@@ -30,63 +33,83 @@ type Result<T = ValueId> = std::result::Result<T, String>;
 type Outputs = std::result::Result<Vec<Option<ValueId>>, String>;
 
 /// What an op becomes.
-type Rule = fn(&mut Vendor<'_, '_>) -> Outputs;
+type Rule = fn(&mut Translation<'_, '_>) -> Outputs;
 
-/// The rule of an op that is not in the op table.
+/// The domains, names and translations of all ops that are translated one by one. onnxruntime also writes its own
+/// ops without a domain.
+#[rustfmt::skip]
+const TABLE: &[(&str, &str, Rule)] = &[
+    ("", "LSTM", recurrent::lstm),
+    ("", "GRU", recurrent::gru),
+    ("", "RNN", recurrent::rnn),
+    ("", "QuantizeLinear", quantization::quantize),
+    ("", "DequantizeLinear", quantization::dequantize),
+    ("", "DynamicQuantizeLinear", quantization::dynamic),
+    ("", "GridSample", sampling::grid_sample),
+    ("", "AffineGrid", sampling::affine_grid),
+    ("", "CumProd", forward::cum_prod),
+    ("", "SwiGLU", forward::swiglu),
+    ("ai.onnx.preview.training", "Adam", optimizer::adam),
+    ("ai.onnx.preview.training", "Momentum", optimizer::momentum),
+    ("ai.onnx.preview.training", "Adagrad", optimizer::adagrad),
+    ("com.microsoft", "FusedMatMul", forward::fused_matmul),
+    ("com.microsoft", "Gelu", forward::gelu),
+    ("com.microsoft", "BiasGelu", forward::bias_gelu),
+    ("com.microsoft", "FastGelu", forward::fast_gelu),
+    ("com.microsoft", "QuickGelu", forward::quick_gelu),
+    ("com.microsoft", "Scale", forward::scale),
+    ("com.microsoft", "ReduceAllL2", forward::reduce_all_l2),
+    ("com.microsoft", "ConcatTraining", forward::concat),
+    ("com.microsoft", "SplitTraining", forward::split),
+    ("com.microsoft", "ReduceSumTraining", forward::reduce_sum),
+    ("com.microsoft", "BiasDropout", forward::bias_dropout),
+    ("com.microsoft", "SimplifiedLayerNormalization", norm::simplified_layer_norm),
+    ("com.microsoft", "SkipLayerNormalization", norm::skip_layer_norm),
+    ("com.microsoft", "BatchNormInternal", norm::batch_norm),
+    ("com.microsoft", "LayerNormalizationGrad", norm::layer_norm_grad),
+    ("com.microsoft", "SimplifiedLayerNormalizationGrad", norm::simplified_layer_norm_grad),
+    ("com.microsoft", "BatchNormalizationGrad", norm::batch_norm_grad),
+    ("com.microsoft", "SoftmaxCrossEntropyLossInternal", loss::cross_entropy),
+    ("com.microsoft", "SoftmaxCrossEntropyLossGrad", loss::cross_entropy_grad),
+    ("com.microsoft", "SoftmaxCrossEntropyLossInternalGrad", loss::cross_entropy_grad),
+    ("com.microsoft", "ReluGrad", gradient::relu),
+    ("com.microsoft", "LeakyReluGrad", gradient::leaky_relu),
+    ("com.microsoft", "TanhGrad", gradient::tanh),
+    ("com.microsoft", "SigmoidGrad", gradient::sigmoid),
+    ("com.microsoft", "GeluGrad", gradient::gelu),
+    ("com.microsoft", "BiasGeluGrad_dX", gradient::bias_gelu),
+    ("com.microsoft", "FastGeluGrad", gradient::fast_gelu),
+    ("com.microsoft", "BiasFastGeluGrad_dX", gradient::fast_gelu),
+    ("com.microsoft", "QuickGeluGrad", gradient::quick_gelu),
+    ("com.microsoft", "SoftmaxGrad_13", gradient::softmax),
+    ("com.microsoft", "SoftmaxGrad", gradient::softmax),
+    ("com.microsoft", "LogSoftmaxGrad_13", gradient::log_softmax),
+    ("com.microsoft", "LogSoftmaxGrad", gradient::log_softmax),
+    ("com.microsoft", "DropoutGrad", gradient::dropout),
+    ("com.microsoft", "ConvGrad", gradient::conv),
+    ("com.microsoft", "MaxPoolGrad", gradient::max_pool),
+    ("com.microsoft", "GatherGrad", indexing::gather),
+    ("com.microsoft", "GatherElementsGrad", indexing::gather_elements),
+    ("com.microsoft", "GatherNDGrad", indexing::gather_nd),
+    ("com.microsoft", "SliceGrad", indexing::slice),
+];
+
+/// The ops that are translated on import: domain (empty for ONNX's own) and name. Control flow is in it as well.
+pub fn translated() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let own = TABLE.iter().map(|(domain, op, _)| (*domain, *op));
+    let control = ["Constant", "If", "Loop", "Scan"].into_iter().chain(sequence::STANDARD);
+    let sequences = sequence::TRAINING.into_iter().map(|op| ("com.microsoft", op));
+    control.map(|op| ("", op)).chain(own).chain(sequences)
+}
+
+/// The translation of an op.
 fn rule(domain: &str, op: &str) -> Option<Rule> {
-    let rule: Rule = match (domain, op) {
-        ("ai.onnx.preview.training", "Adam") => optimizer::adam,
-        ("ai.onnx.preview.training", "Momentum") => optimizer::momentum,
-        ("ai.onnx.preview.training", "Adagrad") => optimizer::adagrad,
-        // onnxruntime also writes its own ops without a domain.
-        ("com.microsoft" | "", _) => match op {
-            "FusedMatMul" => forward::fused_matmul,
-            "Gelu" => forward::gelu,
-            "BiasGelu" => forward::bias_gelu,
-            "FastGelu" => forward::fast_gelu,
-            "QuickGelu" => forward::quick_gelu,
-            "Scale" => forward::scale,
-            "ReduceAllL2" => forward::reduce_all_l2,
-            "ConcatTraining" => forward::concat,
-            "SplitTraining" => forward::split,
-            "ReduceSumTraining" => forward::reduce_sum,
-            "BiasDropout" => forward::bias_dropout,
-            "SimplifiedLayerNormalization" => norm::simplified_layer_norm,
-            "SkipLayerNormalization" => norm::skip_layer_norm,
-            "BatchNormInternal" => norm::batch_norm,
-            "LayerNormalizationGrad" => norm::layer_norm_grad,
-            "SimplifiedLayerNormalizationGrad" => norm::simplified_layer_norm_grad,
-            "BatchNormalizationGrad" => norm::batch_norm_grad,
-            "SoftmaxCrossEntropyLossInternal" => loss::cross_entropy,
-            "SoftmaxCrossEntropyLossGrad" | "SoftmaxCrossEntropyLossInternalGrad" => {
-                loss::cross_entropy_grad
-            }
-            "ReluGrad" => gradient::relu,
-            "LeakyReluGrad" => gradient::leaky_relu,
-            "TanhGrad" => gradient::tanh,
-            "SigmoidGrad" => gradient::sigmoid,
-            "GeluGrad" => gradient::gelu,
-            "BiasGeluGrad_dX" => gradient::bias_gelu,
-            "FastGeluGrad" | "BiasFastGeluGrad_dX" => gradient::fast_gelu,
-            "QuickGeluGrad" => gradient::quick_gelu,
-            "SoftmaxGrad_13" | "SoftmaxGrad" => gradient::softmax,
-            "LogSoftmaxGrad_13" | "LogSoftmaxGrad" => gradient::log_softmax,
-            "DropoutGrad" => gradient::dropout,
-            "ConvGrad" => gradient::conv,
-            "MaxPoolGrad" => gradient::max_pool,
-            "GatherGrad" => indexing::gather,
-            "GatherElementsGrad" => indexing::gather_elements,
-            "GatherNDGrad" => indexing::gather_nd,
-            "SliceGrad" => indexing::slice,
-            _ => return None,
-        },
-        _ => return None,
-    };
-    Some(rule)
+    let fits = |d: &str| d == domain || domain.is_empty() && d == "com.microsoft";
+    TABLE.iter().find(|(d, o, _)| *o == op && fits(d)).map(|(_, _, rule)| *rule)
 }
 
 /// A node under translation.
-struct Vendor<'v, 'i> {
+struct Translation<'v, 'i> {
     importer: &'v mut Importer<'i>,
     inputs: &'v [Option<ValueId>],
     attrs: BTreeMap<String, Attr>,
@@ -97,8 +120,8 @@ struct Vendor<'v, 'i> {
 }
 
 impl Importer<'_> {
-    /// Appends what an op beyond the standard ones becomes; `None` if there is no rule for it.
-    pub(super) fn vendor(
+    /// Appends what an op that the table lacks becomes; `None` if there is no rule for it.
+    pub(super) fn translate(
         &mut self,
         context: &Context<'_>,
         node: &NodeProto,
@@ -117,8 +140,8 @@ impl Importer<'_> {
         }
         let outputs = node.output.len();
         let op = node.op_type();
-        let mut vendor = Vendor { importer: self, inputs, attrs, outputs, op };
-        let made = rule(&mut vendor);
+        let mut translation = Translation { importer: self, inputs, attrs, outputs, op };
+        let made = rule(&mut translation);
         Some(made.inspect(|values| {
             for (value, name) in values.iter().zip(&node.output) {
                 if let (Some(value), false) = (value, name.is_empty()) {
@@ -129,7 +152,7 @@ impl Importer<'_> {
     }
 }
 
-impl Vendor<'_, '_> {
+impl Translation<'_, '_> {
     /// A required input.
     fn x(&self, i: usize) -> Result {
         self.given(i).ok_or_else(|| format!("input {i} is missing"))
@@ -190,6 +213,50 @@ impl Vendor<'_, '_> {
         let inputs: Vec<Option<ValueId>> = inputs.iter().copied().map(Some).collect();
         let attrs: Attrs = attrs.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
         self.importer.before(op, &inputs, attrs)
+    }
+
+    /// An op with `outputs` outputs.
+    fn op_n(
+        &mut self,
+        op: Op,
+        inputs: &[Option<ValueId>],
+        attrs: &[(&str, Attr)],
+        outputs: usize,
+    ) -> Outputs {
+        let label = self.importer.builder.scope.name.clone();
+        let names: Vec<String> =
+            (0..outputs).map(|i| format!("{label}.{}.{i}", op.name())).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let attrs = attrs.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+        let draft = Draft { op, inputs: inputs.to_vec(), attrs, outputs };
+        self.importer.append(draft, &label, &names, "", BTreeMap::new())
+    }
+
+    /// The `n` equal parts of a value along an axis.
+    fn parts(&mut self, x: ValueId, axis: usize, n: usize) -> Result<Vec<ValueId>> {
+        if n == 1 {
+            return Ok(vec![x]);
+        }
+        let length = self.ty(x).shape[axis] / n;
+        let attrs: [(&str, Attr); 2] =
+            [("axis", (axis as i64).into()), ("split", vec![length as i64; n].into())];
+        let parts = self.op_n(Op::Split, &[Some(x)], &attrs, n)?;
+        Ok(parts.into_iter().flatten().collect())
+    }
+
+    /// Values joined along an axis.
+    fn joined(&mut self, parts: &[ValueId], axis: usize) -> Result {
+        if let [one] = parts {
+            return Ok(*one);
+        }
+        self.op_with(Op::Concat, parts, &[("axis", (axis as i64).into())])
+    }
+
+    fn cast(&mut self, x: ValueId, to: DType) -> Result {
+        if self.ty(x).dtype == to {
+            return Ok(x);
+        }
+        self.op_with(Op::Cast, &[x], &[("to", to.into())])
     }
 
     fn add(&mut self, a: ValueId, b: ValueId) -> Result {

@@ -1,28 +1,26 @@
 //! The cross entropy and its gradient.
 
-use super::forward::several;
-use super::{Outputs, Vendor};
-use crate::attr::{Attr, Attrs};
+use super::{Outputs, Translation};
+use crate::attr::Attr;
 use crate::op::Op;
 use crate::types::Type;
 
 /// The standard loss, whose ignored label is an operand here.
-pub(super) fn cross_entropy(v: &mut Vendor<'_, '_>) -> Outputs {
-    let mut attrs = Attrs::new();
-    let reduction = v.str("reduction").unwrap_or("mean").to_owned();
-    attrs.insert("reduction".to_owned(), Attr::Str(reduction));
+pub(super) fn cross_entropy(v: &mut Translation<'_, '_>) -> Outputs {
+    let mut attrs: Vec<(&str, Attr)> =
+        vec![("reduction", v.str("reduction").unwrap_or("mean").into())];
     if v.given(3).is_some() {
         let ignored = v.known(3)?;
         let ignored = *ignored.first().ok_or("the ignored label is empty")?;
-        attrs.insert("ignore_index".to_owned(), Attr::Int(ignored));
+        attrs.push(("ignore_index", ignored.into()));
     }
     let inputs = [v.given(0), v.given(1), v.given(2)];
-    several(v, Op::SoftmaxCrossEntropyLoss, &inputs, attrs)
+    v.op_n(Op::SoftmaxCrossEntropyLoss, &inputs, &attrs, v.outputs)
 }
 
 /// `(exp(log_prob) − one_hot(label)) · weight · δ`, over the sum of weights for a mean; ignored labels
 /// weigh nothing.
-pub(super) fn cross_entropy_grad(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn cross_entropy_grad(v: &mut Translation<'_, '_>) -> Outputs {
     let (d, log, labels) = (v.x(0)?, v.x(1)?, v.x(2)?);
     let ty = v.ty(log);
     let internal = v.op == "SoftmaxCrossEntropyLossInternalGrad";

@@ -1,4 +1,5 @@
-//! Sequences of tensors, which onnxruntime's optimizers take, and the linking of its two models.
+//! Sequences of tensors, which are lists of values while a model is imported, and the linking of onnxruntime's two
+//! models, whose optimizers take them.
 //!
 //! `training_model.onnx` adds each gradient to a buffer in place (`InPlaceAccumulatorV2`), and
 //! `optimizer_model.onnx` takes sequences `params`, `gradients` and moments and updates them in place.
@@ -7,7 +8,7 @@
 //! the count of steps as 1, and gradients are not carried over unless the caller asks for it.
 
 use super::forward::norm_of;
-use super::{Result, Vendor, optimizer};
+use super::{Result, Translation, optimizer};
 use crate::graph::ValueId;
 use crate::onnx::error::OnnxError;
 use crate::onnx::import::body::at;
@@ -16,6 +17,22 @@ use crate::onnx::proto::{NodeProto, ValueInfoProto};
 use crate::op::Op;
 use crate::tensor::Tensor;
 use std::collections::{BTreeMap, HashMap};
+
+/// The ops on sequences that ONNX has.
+pub(super) const STANDARD: [&str; 8] = [
+    "ConcatFromSequence",
+    "SequenceAt",
+    "SequenceConstruct",
+    "SequenceEmpty",
+    "SequenceErase",
+    "SequenceInsert",
+    "SequenceLength",
+    "SplitToSequence",
+];
+
+/// The ops of onnxruntime that take or update sequences, or accumulate in place.
+pub(super) const TRAINING: [&str; 4] =
+    ["AdamWOptimizer", "InPlaceAccumulatorV2", "InplaceClipGradNorm", "SGDOptimizerV2"];
 
 /// A parameter of a training model.
 #[derive(Clone, Debug)]
@@ -68,16 +85,7 @@ impl Importer<'_> {
         label: &str,
         position: usize,
     ) -> Option<std::result::Result<(), OnnxError>> {
-        let known = matches!(
-            node.op_type(),
-            "SequenceConstruct"
-                | "SequenceAt"
-                | "AdamWOptimizer"
-                | "SGDOptimizerV2"
-                | "InplaceClipGradNorm"
-                | "InPlaceAccumulatorV2"
-        );
-        if !known {
+        if !STANDARD.iter().chain(&TRAINING).any(|known| *known == node.op_type()) {
             return None;
         }
         self.builder.scope.name = label.to_owned();
@@ -108,26 +116,27 @@ impl Importer<'_> {
             attrs.insert(a.name().to_owned(), super::attr(a, None)?);
         }
         let op = node.op_type();
-        match op {
-            "SequenceConstruct" => {
-                let all = (0..node.input.len()).map(value).collect::<Result<Vec<ValueId>>>()?;
-                self.sequences.known.insert(output(node, 0), all);
-                return Ok(());
-            }
-            "SequenceAt" => {
-                let at = self.known.get(&value(1)?).and_then(Tensor::to_i64);
-                let all = sequence(self, 0)?;
-                let i = at.and_then(|i| crate::op::normalize_axis(*i.first()?, all.len()).ok());
-                let element = *i.and_then(|i| all.get(i)).ok_or("the position is not known")?;
-                return self
-                    .define(context, names, &output(node, 0), element)
-                    .map_err(|e| e.reason);
-            }
-            _ => {}
+        if STANDARD.contains(&op) {
+            let inputs: Vec<Option<ValueId>> =
+                (0..node.input.len()).map(|i| value(i).ok()).collect();
+            let all = match op {
+                "SequenceConstruct" | "SequenceEmpty" | "SplitToSequence" => Vec::new(),
+                _ => sequence(self, 0)?,
+            };
+            let mut v = Translation { importer: self, inputs: &inputs, attrs, outputs: 1, op };
+            return match standard(&mut v, all)? {
+                Made::Sequence(elements) => {
+                    self.sequences.known.insert(output(node, 0), elements);
+                    Ok(())
+                }
+                Made::Tensor(element) => {
+                    self.define(context, names, &output(node, 0), element).map_err(|e| e.reason)
+                }
+            };
         }
         if op == "InPlaceAccumulatorV2" {
             let (buffer, gradient, reset) = (value(0)?, value(1)?, value(2).ok());
-            let mut v = Vendor { importer: self, inputs: &[], attrs, outputs: 1, op };
+            let mut v = Translation { importer: self, inputs: &[], attrs, outputs: 1, op };
             let sum = v.add(buffer, gradient)?;
             let new = match reset {
                 Some(reset) => v.select(reset, gradient, sum)?,
@@ -167,7 +176,7 @@ impl Importer<'_> {
         if own.iter().any(|s| s.len() != own[0].len()) {
             return Err("the sequences differ in length".to_owned());
         }
-        let mut v = Vendor { importer: self, inputs: &[], attrs, outputs: 1, op };
+        let mut v = Translation { importer: self, inputs: &[], attrs, outputs: 1, op };
         if op == "InplaceClipGradNorm" {
             let clipped = clipped(&mut v, &own[0])?;
             self.sequences.known.insert(output(node, 0), clipped);
@@ -234,12 +243,92 @@ impl Importer<'_> {
     }
 }
 
+/// What an op on sequences gives.
+enum Made {
+    Sequence(Vec<ValueId>),
+    Tensor(ValueId),
+}
+
+/// The standard ops on a sequence, whose positions must be known.
+fn standard(v: &mut Translation<'_, '_>, mut all: Vec<ValueId>) -> Result<Made> {
+    let position = |v: &Translation<'_, '_>, i: usize, n: usize| -> Result<usize> {
+        crate::op::normalize_axis(*v.known(i)?.first().ok_or("the position is empty")?, n)
+    };
+    Ok(match v.op {
+        "SequenceConstruct" => {
+            Made::Sequence((0..v.inputs.len()).map(|i| v.x(i)).collect::<Result<_>>()?)
+        }
+        "SequenceInsert" => {
+            let at = v.given(2).map_or(Ok(all.len()), |_| position(v, 2, all.len() + 1))?;
+            all.insert(at, v.x(1)?);
+            Made::Sequence(all)
+        }
+        "SequenceErase" if all.is_empty() => return Err("the sequence is empty".to_owned()),
+        "SequenceErase" => {
+            let at = v.given(1).map_or(Ok(all.len() - 1), |_| position(v, 1, all.len()))?;
+            all.remove(at);
+            Made::Sequence(all)
+        }
+        "SequenceAt" => Made::Tensor(all[position(v, 1, all.len())?]),
+        "SequenceLength" => {
+            let length = Tensor::scalar(all.len() as i64);
+            Made::Tensor(v.importer.constant("length", length))
+        }
+        "ConcatFromSequence" => {
+            let first = *all.first().ok_or("the sequence is empty")?;
+            let new = v.int("new_axis", 0) != 0;
+            let rank = v.rank(first) + usize::from(new);
+            let axis = crate::op::normalize_axis(v.int("axis", 0), rank)?;
+            if new {
+                for element in &mut all {
+                    let mut shape = v.ty(*element).shape;
+                    shape.insert(axis, 1);
+                    *element = v.reshape(*element, &shape)?;
+                }
+            }
+            Made::Tensor(v.joined(&all, axis)?)
+        }
+        "SplitToSequence" => Made::Sequence(split(v)?),
+        _ => Made::Sequence(all),
+    })
+}
+
+/// The parts of a tensor along an axis: of known lengths, of one length but for the last, or, where none is given,
+/// its elements.
+fn split(v: &mut Translation<'_, '_>) -> Result<Vec<ValueId>> {
+    let x = v.x(0)?;
+    let axis = v.axis(x, 0)?;
+    let n = v.ty(x).shape[axis];
+    let given = v.given(1).map(|s| Ok::<_, String>((v.rank(s), v.known(1)?))).transpose()?;
+    let (lengths, drop) = match given {
+        Some((0, length)) => {
+            let length = length[0].max(1);
+            let starts = (0..n as i64).step_by(length as usize);
+            (starts.map(|from| length.min(n as i64 - from)).collect(), false)
+        }
+        Some((_, lengths)) => (lengths, false),
+        None => (vec![1; n], v.int("keepdims", 1) == 0),
+    };
+    let count = lengths.len();
+    let attrs = [("axis", (axis as i64).into()), ("split", lengths.into())];
+    let parts = v.op_n(Op::Split, &[Some(x)], &attrs, count)?;
+    let mut parts: Vec<ValueId> = parts.into_iter().flatten().collect();
+    if drop {
+        let mut shape = v.ty(x).shape;
+        shape.remove(axis);
+        for part in &mut parts {
+            *part = v.reshape(*part, &shape)?;
+        }
+    }
+    Ok(parts)
+}
+
 fn output(node: &NodeProto, i: usize) -> String {
     node.output.get(i).cloned().unwrap_or_default()
 }
 
 /// All gradients times `min(1, max_norm / (norm + 1e−6))`.
-fn clipped(v: &mut Vendor<'_, '_>, gradients: &[ValueId]) -> Result<Vec<ValueId>> {
+fn clipped(v: &mut Translation<'_, '_>, gradients: &[ValueId]) -> Result<Vec<ValueId>> {
     let norm = norm_of(v, gradients)?;
     let floor = v.shifted(norm, 1e-6)?;
     let largest = v.number(f64::from(v.float("max_norm", 1.0)), norm)?;

@@ -1,13 +1,13 @@
 //! Gradients of ops that pick elements: δ is added to zeros where the elements came from.
 
-use super::{Outputs, Vendor, of};
+use super::{Outputs, Translation, of};
 use crate::attr::Attr;
 use crate::geometry::slice_ranges;
 use crate::op::{Call, Op};
 use crate::types::Type;
 
 /// Of `Gather`: the shape of the data, the indices and δ.
-pub(super) fn gather(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn gather(v: &mut Translation<'_, '_>) -> Outputs {
     let (shape, indices, d) = (v.known(0)?, v.x(1)?, v.x(2)?);
     let ty = of(v.ty(d).dtype, &shape)?;
     let axis = crate::op::normalize_axis(v.int("axis", 0), ty.rank())?;
@@ -30,7 +30,7 @@ pub(super) fn gather(v: &mut Vendor<'_, '_>) -> Outputs {
 }
 
 /// Of `GatherElements`: δ, the shape of the data and the indices.
-pub(super) fn gather_elements(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn gather_elements(v: &mut Translation<'_, '_>) -> Outputs {
     let (d, shape, indices) = (v.x(0)?, v.known(1)?, v.x(2)?);
     let ty = of(v.ty(d).dtype, &shape)?;
     let axis = crate::op::normalize_axis(v.int("axis", 0), ty.rank())? as i64;
@@ -40,7 +40,7 @@ pub(super) fn gather_elements(v: &mut Vendor<'_, '_>) -> Outputs {
 }
 
 /// Of `GatherND`: the shape of the data, the indices and δ.
-pub(super) fn gather_nd(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn gather_nd(v: &mut Translation<'_, '_>) -> Outputs {
     let (shape, indices, d) = (v.known(0)?, v.x(1)?, v.x(2)?);
     if v.int("batch_dims", 0) != 0 {
         return Err("`batch_dims` is not supported".to_owned());
@@ -52,7 +52,7 @@ pub(super) fn gather_nd(v: &mut Vendor<'_, '_>) -> Outputs {
 }
 
 /// Of `Slice` with steps of 1: δ, the shape of the data, starts, ends, axes and steps.
-pub(super) fn slice(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn slice(v: &mut Translation<'_, '_>) -> Outputs {
     let (d, shape) = (v.x(0)?, v.known(1)?);
     let ty = of(v.ty(d).dtype, &shape)?;
     let mut attrs = crate::attr::Attrs::new();

@@ -1,18 +1,17 @@
 //! Normalisations and their gradients.
 
-use super::forward::several;
-use super::{Outputs, Result, Vendor};
-use crate::attr::{Attr, Attrs};
+use super::{Outputs, Result, Translation};
+use crate::attr::Attr;
 use crate::graph::ValueId;
 use crate::op::Op;
 
 /// The axes from `axis` on.
-fn normalised(v: &Vendor<'_, '_>, x: ValueId) -> Result<Vec<usize>> {
+fn normalised(v: &Translation<'_, '_>, x: ValueId) -> Result<Vec<usize>> {
     Ok((v.axis(x, -1)?..v.rank(x)).collect())
 }
 
 /// `x / √(mean x² + ε) · scale`, and the reciprocal root.
-pub(super) fn simplified_layer_norm(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn simplified_layer_norm(v: &mut Translation<'_, '_>) -> Outputs {
     let (x, scale, epsilon) = (v.x(0)?, v.x(1)?, v.float("epsilon", 1e-5));
     let axes = normalised(v, x)?;
     let attrs: [(&str, Attr); 2] = [("axis", (axes[0] as i64).into()), ("epsilon", epsilon.into())];
@@ -26,43 +25,41 @@ pub(super) fn simplified_layer_norm(v: &mut Vendor<'_, '_>) -> Outputs {
     Ok(vec![Some(y), Some(inverse)])
 }
 
-fn inverse_root(v: &mut Vendor<'_, '_>, variance: ValueId, epsilon: f32) -> Result {
+fn inverse_root(v: &mut Translation<'_, '_>, variance: ValueId, epsilon: f32) -> Result {
     let sum = v.shifted(variance, f64::from(epsilon))?;
     let root = v.op(Op::Sqrt, &[sum])?;
     v.op(Op::Reciprocal, &[root])
 }
 
 /// `layer_norm(input + skip + bias)`; the fourth output is the sum.
-pub(super) fn skip_layer_norm(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn skip_layer_norm(v: &mut Translation<'_, '_>) -> Outputs {
     let (x, skip, epsilon) = (v.x(0)?, v.x(1)?, v.float("epsilon", 1e-12));
     let mut sum = v.add(x, skip)?;
     if let Some(bias) = v.given(4) {
         sum = v.add(sum, bias)?;
     }
-    let attrs = Attrs::from([("epsilon".to_owned(), Attr::Float(epsilon))]);
-    let asked = std::mem::replace(&mut v.outputs, 3);
     let inputs = [Some(sum), v.given(2), v.given(3)];
-    let mut outputs = several(v, Op::LayerNormalization, &inputs, attrs)?;
+    let attrs = [("epsilon", epsilon.into())];
+    let mut outputs = v.op_n(Op::LayerNormalization, &inputs, &attrs, 3)?;
     outputs.push(Some(sum));
-    outputs.truncate(asked);
+    outputs.truncate(v.outputs);
     Ok(outputs)
 }
 
 /// Batch normalisation that also returns the mean and the reciprocal root of the batch.
-pub(super) fn batch_norm(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn batch_norm(v: &mut Translation<'_, '_>) -> Outputs {
     let x = v.x(0)?;
     let epsilon = v.float("epsilon", 1e-5);
     let training = v.int("training_mode", 0);
-    let attrs = Attrs::from([
-        ("epsilon".to_owned(), Attr::Float(epsilon)),
-        ("momentum".to_owned(), Attr::Float(v.float("momentum", 0.9))),
-        ("training_mode".to_owned(), Attr::Int(training)),
-    ]);
+    let attrs = [
+        ("epsilon", epsilon.into()),
+        ("momentum", v.float("momentum", 0.9).into()),
+        ("training_mode", training.into()),
+    ];
     let inputs: Vec<Option<ValueId>> = (0..5).map(|i| v.given(i)).collect();
-    let asked = v.outputs;
-    v.outputs = if training != 0 { asked.min(3) } else { 1 };
-    let mut outputs = several(v, Op::BatchNormalization, &inputs, attrs)?;
-    if asked > 3 {
+    let standard = if training != 0 { v.outputs.min(3) } else { 1 };
+    let mut outputs = v.op_n(Op::BatchNormalization, &inputs, &attrs, standard)?;
+    if v.outputs > 3 {
         let axes: Vec<usize> = (0..v.rank(x)).filter(|&a| a != 1).collect();
         let kept = v.reduce(Op::ReduceMean, x, &axes, true)?;
         let centred = v.sub(x, kept)?;
@@ -78,7 +75,7 @@ pub(super) fn batch_norm(v: &mut Vendor<'_, '_>) -> Outputs {
 
 /// With x̂ = (x − mean) · inv and w = δ · scale: `inv · (w − mean w − x̂ · mean(x̂ · w))`; the gradients of
 /// scale and bias are sums of δ · x̂ and δ.
-pub(super) fn layer_norm_grad(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn layer_norm_grad(v: &mut Translation<'_, '_>) -> Outputs {
     let (x, mean) = (v.x(1)?, v.x(3)?);
     let centred = v.sub(x, mean)?;
     let inverse = v.x(4)?;
@@ -86,13 +83,13 @@ pub(super) fn layer_norm_grad(v: &mut Vendor<'_, '_>) -> Outputs {
 }
 
 /// The same without a mean and a bias.
-pub(super) fn simplified_layer_norm_grad(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn simplified_layer_norm_grad(v: &mut Translation<'_, '_>) -> Outputs {
     let (x, inverse) = (v.x(1)?, v.x(3)?);
     layer_norm_gradients(v, x, inverse, false)
 }
 
 fn layer_norm_gradients(
-    v: &mut Vendor<'_, '_>,
+    v: &mut Translation<'_, '_>,
     centred: ValueId,
     inverse: ValueId,
     has_mean: bool,
@@ -119,7 +116,7 @@ fn layer_norm_gradients(
 }
 
 /// `scale · inv · (δ − mean δ − x̂ · mean(δ · x̂))` for each channel.
-pub(super) fn batch_norm_grad(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn batch_norm_grad(v: &mut Translation<'_, '_>) -> Outputs {
     let (d, x) = (v.x(0)?, v.x(1)?);
     let rank = v.rank(x);
     let axes: Vec<usize> = (0..rank).filter(|&a| a != 1).collect();

@@ -1,15 +1,13 @@
 //! Ops of the forward pass.
 
-use super::{Outputs, Result, Vendor};
-use crate::attr::{Attr, Attrs};
+use super::{Outputs, Result, Translation};
+use crate::attr::Attr;
 use crate::graph::ValueId;
-use crate::onnx::import::node::Draft;
 use crate::op::Op;
-use std::collections::BTreeMap;
 
 /// `alpha · a' · b'`, with the last two axes exchanged by transA and transB, and the batch axes moved
 /// behind the first by transBatchA and transBatchB.
-pub(super) fn fused_matmul(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn fused_matmul(v: &mut Translation<'_, '_>) -> Outputs {
     let mut operands = Vec::new();
     for (i, trans, batch) in [(0, "transA", "transBatchA"), (1, "transB", "transBatchB")] {
         let x = v.x(i)?;
@@ -31,50 +29,52 @@ pub(super) fn fused_matmul(v: &mut Vendor<'_, '_>) -> Outputs {
 }
 
 /// The standard function.
-pub(super) fn gelu(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn gelu(v: &mut Translation<'_, '_>) -> Outputs {
     let x = v.x(0)?;
     Ok(vec![Some(v.op(Op::Gelu, &[x])?)])
 }
 
 /// `gelu(a + b)`.
-pub(super) fn bias_gelu(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn bias_gelu(v: &mut Translation<'_, '_>) -> Outputs {
     let (a, b) = (v.x(0)?, v.x(1)?);
     let sum = v.add(a, b)?;
     Ok(vec![Some(v.op(Op::Gelu, &[sum])?)])
 }
 
 /// `gelu(x + bias)` in its tanh form.
-pub(super) fn fast_gelu(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn fast_gelu(v: &mut Translation<'_, '_>) -> Outputs {
     let x = biased(v)?;
     Ok(vec![Some(v.op_with(Op::Gelu, &[x], &[("approximate", "tanh".into())])?)])
 }
 
 /// The first input plus the second, if that is given.
-pub(super) fn biased(v: &mut Vendor<'_, '_>) -> Result {
+pub(super) fn biased(v: &mut Translation<'_, '_>) -> Result {
     let x = v.x(0)?;
     v.given(1).map_or(Ok(x), |bias| v.add(x, bias))
 }
 
 /// `x · sigmoid(alpha · x)`.
-pub(super) fn quick_gelu(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn quick_gelu(v: &mut Translation<'_, '_>) -> Outputs {
     let (x, alpha) = (v.x(0)?, v.float("alpha", 1.702));
     Ok(vec![Some(v.op_with(Op::Swish, &[x], &[("alpha", alpha.into())])?)])
 }
 
-/// `x · scale`, or `x / scale` with scale_down.
-pub(super) fn scale(v: &mut Vendor<'_, '_>) -> Outputs {
+/// `x · scale`, or `x / scale` with scale_down. The scale may be of another type: in the gradient of a mean it is a
+/// number of elements.
+pub(super) fn scale(v: &mut Translation<'_, '_>) -> Outputs {
     let (x, scale) = (v.x(0)?, v.x(1)?);
+    let scale = v.cast(scale, v.ty(x).dtype)?;
     Ok(vec![Some(if v.int("scale_down", 0) != 0 { v.div(x, scale)? } else { v.mul(x, scale)? })])
 }
 
 /// The Euclidean norm of all elements of all inputs.
-pub(super) fn reduce_all_l2(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn reduce_all_l2(v: &mut Translation<'_, '_>) -> Outputs {
     let all: Vec<ValueId> = v.inputs.iter().flatten().copied().collect();
     Ok(vec![Some(norm_of(v, &all)?)])
 }
 
 /// The Euclidean norm of all elements of some tensors, as a scalar.
-pub(super) fn norm_of(v: &mut Vendor<'_, '_>, all: &[ValueId]) -> Result {
+pub(super) fn norm_of(v: &mut Translation<'_, '_>, all: &[ValueId]) -> Result {
     let mut sum = None;
     for &x in all {
         let axes: Vec<usize> = (0..v.rank(x)).collect();
@@ -90,28 +90,25 @@ pub(super) fn norm_of(v: &mut Vendor<'_, '_>, all: &[ValueId]) -> Result {
 }
 
 /// A concatenation that also tells the lengths of its parts.
-pub(super) fn concat(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn concat(v: &mut Translation<'_, '_>) -> Outputs {
     let parts: Vec<ValueId> = v.inputs.iter().flatten().copied().collect();
     let axis = v.axis(*parts.first().ok_or("has no inputs")?, 0)?;
     let lengths: Vec<i64> = parts.iter().map(|&p| v.ty(p).shape[axis] as i64).collect();
-    let y = v.op_with(Op::Concat, &parts, &[("axis", (axis as i64).into())])?;
+    let y = v.joined(&parts, axis)?;
     let lengths = v.importer.constant("lengths", crate::tensor::Tensor::vector(lengths));
     Ok(vec![Some(y), Some(lengths)])
 }
 
 /// A split into known lengths.
-pub(super) fn split(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn split(v: &mut Translation<'_, '_>) -> Outputs {
     let (x, lengths) = (v.x(0)?, v.known(1)?);
     let axis = v.axis(x, 0)?;
-    let attrs = Attrs::from([
-        ("axis".to_owned(), Attr::Int(axis as i64)),
-        ("split".to_owned(), Attr::Ints(lengths)),
-    ]);
-    several(v, Op::Split, &[Some(x)], attrs)
+    let attrs = [("axis", (axis as i64).into()), ("split", lengths.into())];
+    v.op_n(Op::Split, &[Some(x)], &attrs, v.outputs)
 }
 
 /// A sum over known axes.
-pub(super) fn reduce_sum(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn reduce_sum(v: &mut Translation<'_, '_>) -> Outputs {
     let (x, axes) = (v.x(0)?, v.known(1)?);
     let attrs = [
         ("axes", Attr::Ints(axes)),
@@ -122,26 +119,51 @@ pub(super) fn reduce_sum(v: &mut Vendor<'_, '_>) -> Outputs {
 }
 
 /// `dropout(x + bias) + residual`.
-pub(super) fn bias_dropout(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn bias_dropout(v: &mut Translation<'_, '_>) -> Outputs {
     let sum = biased(v)?;
     let inputs = [Some(sum), v.given(3), v.given(4)];
-    let mut outputs = several(v, Op::Dropout, &inputs, Attrs::new())?;
+    let mut outputs = v.op_n(Op::Dropout, &inputs, &[], v.outputs)?;
     if let (Some(residual), Some(Some(y))) = (v.given(2), outputs.first().copied()) {
         outputs[0] = Some(v.add(y, residual)?);
     }
     Ok(outputs)
 }
 
-/// An op with as many outputs as the node names.
-pub(super) fn several(
-    v: &mut Vendor<'_, '_>,
-    op: Op,
-    inputs: &[Option<ValueId>],
-    attrs: Attrs,
-) -> Outputs {
-    let label = v.importer.builder.scope.name.clone();
-    let names: Vec<String> = (0..v.outputs).map(|i| format!("{label}.{i}")).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let draft = Draft { op, inputs: inputs.to_vec(), attrs, outputs: v.outputs };
-    v.importer.append(draft, &label, &names, "", BTreeMap::new())
+/// Running products along a known axis, one after the other.
+pub(super) fn cum_prod(v: &mut Translation<'_, '_>) -> Outputs {
+    let (x, axis) = (v.x(0)?, v.known(1)?);
+    let axis = *axis.first().ok_or("the axis is empty")?;
+    let axis = crate::op::normalize_axis(axis, v.rank(x))?;
+    let n = v.ty(x).shape[axis];
+    if n == 0 {
+        return Ok(vec![Some(v.op(Op::Identity, &[x])?)]);
+    }
+    let mut factors = v.parts(x, axis, n)?;
+    let (exclusive, reverse) = (v.int("exclusive", 0) != 0, v.int("reverse", 0) != 0);
+    if reverse {
+        factors.reverse();
+    }
+    if exclusive {
+        let (one, shape) = (v.number(1.0, x)?, v.ty(factors[0]).shape);
+        let ones = v.op_with(Op::Expand, &[one], &[("shape", shape.as_slice().into())])?;
+        factors.insert(0, ones);
+        factors.truncate(n);
+    }
+    let mut products = vec![factors[0]];
+    for &factor in &factors[1..] {
+        products.push(v.mul(products[products.len() - 1], factor)?);
+    }
+    if reverse {
+        products.reverse();
+    }
+    // A single product may be the operand itself, which keeps its name.
+    let y = v.joined(&products, axis)?;
+    Ok(vec![Some(if y == x { v.op(Op::Identity, &[x])? } else { y })])
+}
+
+/// `swish(a) · b`.
+pub(super) fn swiglu(v: &mut Translation<'_, '_>) -> Outputs {
+    let (a, b, alpha) = (v.x(0)?, v.x(1)?, v.float("alpha", 1.0));
+    let gate = v.op_with(Op::Swish, &[a], &[("alpha", alpha.into())])?;
+    Ok(vec![Some(v.mul(gate, b)?)])
 }

@@ -1,7 +1,7 @@
 //! Gradients of activations, softmax, dropout, convolution and pooling.
 
 use super::forward::biased;
-use super::{Outputs, Result, Vendor};
+use super::{Outputs, Result, Translation};
 use crate::attr::Attr;
 use crate::geometry::windows;
 use crate::graph::{Source, ValueId};
@@ -10,7 +10,7 @@ use crate::types::Type;
 use std::f64::consts::{FRAC_1_SQRT_2, PI, SQRT_2};
 
 /// δ where x > 0.
-pub(super) fn relu(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn relu(v: &mut Translation<'_, '_>) -> Outputs {
     let (d, x) = (v.x(0)?, v.x(1)?);
     let above = v.above(x, 0.0)?;
     let zero = v.number(0.0, d)?;
@@ -18,7 +18,7 @@ pub(super) fn relu(v: &mut Vendor<'_, '_>) -> Outputs {
 }
 
 /// δ where y > 0, alpha · δ elsewhere.
-pub(super) fn leaky_relu(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn leaky_relu(v: &mut Translation<'_, '_>) -> Outputs {
     let (d, y, alpha) = (v.x(0)?, v.x(1)?, v.float("alpha", 0.01));
     let above = v.above(y, 0.0)?;
     let small = v.scaled(d, f64::from(alpha))?;
@@ -26,7 +26,7 @@ pub(super) fn leaky_relu(v: &mut Vendor<'_, '_>) -> Outputs {
 }
 
 /// δ · (1 − y²).
-pub(super) fn tanh(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn tanh(v: &mut Translation<'_, '_>) -> Outputs {
     let (d, y) = (v.x(0)?, v.x(1)?);
     let square = v.mul(y, y)?;
     let slope = v.from(1.0, square)?;
@@ -34,7 +34,7 @@ pub(super) fn tanh(v: &mut Vendor<'_, '_>) -> Outputs {
 }
 
 /// δ · y · (1 − y).
-pub(super) fn sigmoid(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn sigmoid(v: &mut Translation<'_, '_>) -> Outputs {
     let (d, y) = (v.x(0)?, v.x(1)?);
     let rest = v.from(1.0, y)?;
     let slope = v.mul(y, rest)?;
@@ -42,19 +42,19 @@ pub(super) fn sigmoid(v: &mut Vendor<'_, '_>) -> Outputs {
 }
 
 /// δ · (Φ(x) + x φ(x)).
-pub(super) fn gelu(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn gelu(v: &mut Translation<'_, '_>) -> Outputs {
     let (d, x) = (v.x(0)?, v.x(1)?);
     gelu_of(v, d, x)
 }
 
 /// The same at x + bias.
-pub(super) fn bias_gelu(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn bias_gelu(v: &mut Translation<'_, '_>) -> Outputs {
     let (d, x, bias) = (v.x(0)?, v.x(1)?, v.x(2)?);
     let x = v.add(x, bias)?;
     gelu_of(v, d, x)
 }
 
-fn gelu_of(v: &mut Vendor<'_, '_>, d: ValueId, x: ValueId) -> Outputs {
+fn gelu_of(v: &mut Translation<'_, '_>, d: ValueId, x: ValueId) -> Outputs {
     let scaled = v.scaled(x, FRAC_1_SQRT_2)?;
     let erf = v.op(Op::Erf, &[scaled])?;
     let twice = v.shifted(erf, 1.0)?;
@@ -69,7 +69,7 @@ fn gelu_of(v: &mut Vendor<'_, '_>, d: ValueId, x: ValueId) -> Outputs {
 }
 
 /// With u = √(2/π) (x + 0.044715 x³) and t = tanh u: `δ · (½ (1 + t) + ½ x (1 − t²) u')`.
-pub(super) fn fast_gelu(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn fast_gelu(v: &mut Translation<'_, '_>) -> Outputs {
     let d = v.x(0)?;
     let inputs = v.inputs;
     v.inputs = &inputs[1..];
@@ -97,7 +97,7 @@ pub(super) fn fast_gelu(v: &mut Vendor<'_, '_>) -> Outputs {
 }
 
 /// With s = sigmoid(alpha x): `δ · (s + alpha x s (1 − s))`.
-pub(super) fn quick_gelu(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn quick_gelu(v: &mut Translation<'_, '_>) -> Outputs {
     let (d, x, alpha) = (v.x(0)?, v.x(1)?, f64::from(v.float("alpha", 1.702)));
     let scaled = v.scaled(x, alpha)?;
     let s = v.op(Op::Sigmoid, &[scaled])?;
@@ -109,7 +109,7 @@ pub(super) fn quick_gelu(v: &mut Vendor<'_, '_>) -> Outputs {
 }
 
 /// The axes of a softmax: one, or before opset 13 all from it on.
-fn softmax_axes(v: &Vendor<'_, '_>, y: ValueId) -> Result<Vec<usize>> {
+fn softmax_axes(v: &Translation<'_, '_>, y: ValueId) -> Result<Vec<usize>> {
     if v.op.ends_with("_13") {
         return Ok(vec![v.axis(y, -1)?]);
     }
@@ -117,7 +117,7 @@ fn softmax_axes(v: &Vendor<'_, '_>, y: ValueId) -> Result<Vec<usize>> {
 }
 
 /// `(δ − Σ δ · y) · y`.
-pub(super) fn softmax(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn softmax(v: &mut Translation<'_, '_>) -> Outputs {
     let (d, y) = (v.x(0)?, v.x(1)?);
     let axes = softmax_axes(v, y)?;
     let product = v.mul(d, y)?;
@@ -127,7 +127,7 @@ pub(super) fn softmax(v: &mut Vendor<'_, '_>) -> Outputs {
 }
 
 /// `δ − exp(y) · Σ δ`.
-pub(super) fn log_softmax(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn log_softmax(v: &mut Translation<'_, '_>) -> Outputs {
     let (d, y) = (v.x(0)?, v.x(1)?);
     let axes = softmax_axes(v, y)?;
     let sum = v.reduce(Op::ReduceSum, d, &axes, true)?;
@@ -137,7 +137,7 @@ pub(super) fn log_softmax(v: &mut Vendor<'_, '_>) -> Outputs {
 }
 
 /// `δ / (1 − ratio)` where the mask kept; δ itself outside of training.
-pub(super) fn dropout(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn dropout(v: &mut Translation<'_, '_>) -> Outputs {
     let (d, mask) = (v.x(0)?, v.x(1)?);
     let known = |i: usize| v.given(i).and_then(|x| v.importer.known.get(&x)?.as_scalar_f64());
     let ratio = match v.given(2) {
@@ -154,7 +154,7 @@ pub(super) fn dropout(v: &mut Vendor<'_, '_>) -> Outputs {
 
 /// The input's gradient is the transposed convolution of δ; the kernel's is the convolution of the input
 /// with δ, samples taking the place of channels and the stride that of the dilation; the bias's is a sum.
-pub(super) fn conv(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn conv(v: &mut Translation<'_, '_>) -> Outputs {
     let (d, x, w) = (v.x(0)?, v.x(1)?, v.x(2)?);
     let (xs, ws, ds) = (v.ty(x).shape, v.ty(w).shape, v.ty(d).shape);
     let attrs = v.attrs.clone();
@@ -223,7 +223,7 @@ pub(super) fn conv(v: &mut Vendor<'_, '_>) -> Outputs {
 }
 
 /// δ is added where the maxima came from; the size of the input is that of the pooling which found them.
-pub(super) fn max_pool(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn max_pool(v: &mut Translation<'_, '_>) -> Outputs {
     let (d, indices) = (v.x(0)?, v.x(1)?);
     let graph = v.importer.builder.graph();
     let ty: Option<Type> = match graph.value(indices).source {

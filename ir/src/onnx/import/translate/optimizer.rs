@@ -1,14 +1,14 @@
 //! Optimizers: those of ONNX's training domain, and the updates that onnxruntime applies to sequences.
 
-use super::{Outputs, Result, Vendor};
+use super::{Outputs, Result, Translation};
 use crate::graph::ValueId;
 use crate::op::Op;
 
 /// R, T and then X, G and state, so many of each; the rule gives the new X and the new state of one.
 fn each(
-    v: &mut Vendor<'_, '_>,
+    v: &mut Translation<'_, '_>,
     groups: usize,
-    update: impl Fn(&mut Vendor<'_, '_>, &[ValueId]) -> Result<Vec<ValueId>>,
+    update: impl Fn(&mut Translation<'_, '_>, &[ValueId]) -> Result<Vec<ValueId>>,
 ) -> Outputs {
     let tensors = v.inputs.len().saturating_sub(2);
     if tensors == 0 || !tensors.is_multiple_of(groups) {
@@ -26,7 +26,7 @@ fn each(
 }
 
 /// `norm_coefficient · x + g`.
-fn regularised(v: &mut Vendor<'_, '_>, x: ValueId, g: ValueId) -> Result {
+fn regularised(v: &mut Translation<'_, '_>, x: ValueId, g: ValueId) -> Result {
     let norm = f64::from(v.float("norm_coefficient", 0.0));
     if norm == 0.0 {
         return Ok(g);
@@ -36,7 +36,7 @@ fn regularised(v: &mut Vendor<'_, '_>, x: ValueId, g: ValueId) -> Result {
 }
 
 /// A count of i64 as a float of a type, and whether it is above zero.
-fn counted(v: &mut Vendor<'_, '_>, like: ValueId) -> Result<(ValueId, ValueId)> {
+fn counted(v: &mut Translation<'_, '_>, like: ValueId) -> Result<(ValueId, ValueId)> {
     let t = v.x(1)?;
     let above = v.above(t, 0.0)?;
     let dtype = v.ty(like).dtype;
@@ -44,14 +44,14 @@ fn counted(v: &mut Vendor<'_, '_>, like: ValueId) -> Result<(ValueId, ValueId)> 
 }
 
 /// 1 − beta^t.
-fn correction(v: &mut Vendor<'_, '_>, beta: f64, t: ValueId) -> Result {
+fn correction(v: &mut Translation<'_, '_>, beta: f64, t: ValueId) -> Result {
     let base = v.number(beta, t)?;
     let power = v.op(Op::Pow, &[base, t])?;
     v.from(1.0, power)
 }
 
 /// ONNX `Adam`, version 1 of the training domain.
-pub(super) fn adam(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn adam(v: &mut Translation<'_, '_>) -> Outputs {
     let rate = v.x(0)?;
     let (alpha, beta) = (f64::from(v.float("alpha", 0.9)), f64::from(v.float("beta", 0.999)));
     let (t, above) = counted(v, rate)?;
@@ -77,13 +77,13 @@ pub(super) fn adam(v: &mut Vendor<'_, '_>) -> Outputs {
 }
 
 /// `decay · old + (1 − decay) · new`.
-fn decayed(v: &mut Vendor<'_, '_>, old: ValueId, new: ValueId, decay: f64) -> Result {
+fn decayed(v: &mut Translation<'_, '_>, old: ValueId, new: ValueId, decay: f64) -> Result {
     let (kept, share) = (v.scaled(old, decay)?, v.scaled(new, 1.0 - decay)?);
     v.add(kept, share)
 }
 
 /// ONNX `Momentum`, version 1 of the training domain.
-pub(super) fn momentum(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn momentum(v: &mut Translation<'_, '_>) -> Outputs {
     let rate = v.x(0)?;
     let (_, above) = counted(v, rate)?;
     let (alpha, beta) = (f64::from(v.float("alpha", 0.0)), f64::from(v.float("beta", 0.0)));
@@ -106,7 +106,7 @@ pub(super) fn momentum(v: &mut Vendor<'_, '_>) -> Outputs {
 }
 
 /// ONNX `Adagrad`, version 1 of the training domain.
-pub(super) fn adagrad(v: &mut Vendor<'_, '_>) -> Outputs {
+pub(super) fn adagrad(v: &mut Translation<'_, '_>) -> Outputs {
     let rate = v.x(0)?;
     let (t, _) = counted(v, rate)?;
     let decay = f64::from(v.float("decay_factor", 0.0));
@@ -130,7 +130,7 @@ pub(super) fn adagrad(v: &mut Vendor<'_, '_>) -> Outputs {
 /// PyTorch's: decay first, ε added to the corrected root. Mode 1 is that of Hugging Face: ε added to the
 /// root, decay last.
 pub(super) fn adamw(
-    v: &mut Vendor<'_, '_>,
+    v: &mut Translation<'_, '_>,
     [lr, step]: [ValueId; 2],
     [p, g, m, s]: [ValueId; 4],
 ) -> Result<[ValueId; 3]> {
@@ -171,14 +171,14 @@ pub(super) fn adamw(
     }
     // A rate of one element must not raise the rank of a scalar parameter.
     let shape = v.ty(p).shape;
-    let shaped = |v: &mut Vendor<'_, '_>, t: ValueId| {
+    let shaped = |v: &mut Translation<'_, '_>, t: ValueId| {
         if v.ty(t).shape == shape { Ok(t) } else { v.reshape(t, &shape) }
     };
     Ok([shaped(v, x)?, mean, squares])
 }
 
 /// What onnxruntime's SGDOptimizerV2 makes of a parameter and its gradient.
-pub(super) fn sgd(v: &mut Vendor<'_, '_>, lr: ValueId, p: ValueId, g: ValueId) -> Result {
+pub(super) fn sgd(v: &mut Translation<'_, '_>, lr: ValueId, p: ValueId, g: ValueId) -> Result {
     let step = v.mul(lr, g)?;
     let shape = v.ty(p).shape;
     let new = v.sub(p, step)?;
