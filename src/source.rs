@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use pam_ir::graph::Graph;
 use pam_ir::onnx::external::sha256_hex;
 use pam_ir::onnx::functions::check_functions;
-use pam_ir::onnx::import::{ImportOptions, ModelFile, import};
+use pam_ir::onnx::import::{ImportOptions, ModelFile, import, recorded_nodes};
 use pam_ir::onnx::{load, tensor};
 use pam_ir::tensor::Tensor;
 use pam_passes::policy::Selector;
@@ -95,6 +95,18 @@ impl Source {
     /// What the file says it was certified for, if it was written by this program.
     pub fn stated_target(&self) -> Option<&str> {
         self.graph.meta.properties.get(TARGET).map(String::as_str)
+    }
+
+    /// A note for people where the first file carries a `training_info` that is no part of the step.
+    pub fn record(&self) -> Option<String> {
+        let nodes = self.files.first().map_or(0, |f| recorded_nodes(&f.model));
+        (nodes > 0).then(|| {
+            format!(
+                "{}: `training_info` is a record of the source ({nodes} nodes, not looked into): the graph \
+                 computes its outputs",
+                self.path().display()
+            )
+        })
     }
 
     /// Checks that the functions that the file's PA primitives call are what the primitives stand for.

@@ -6,6 +6,7 @@ use crate::gradients::{disagreement, recognise};
 use crate::source::{Source, read_bytes};
 use pam_ir::certify::{Certified, Target, Violation, certify};
 use pam_ir::graph::Graph;
+use pam_ir::role::Mode;
 use pam_passes::{CompileError, Compiled, Policy, Recognised, compile_with, expand, unresolved};
 use pam_runtime::{Executor, Plan, PlanOptions, cuda, plan};
 use std::cell::OnceCell;
@@ -102,6 +103,14 @@ impl Step {
     pub fn warn(&self, path: &Path) {
         for rule in self.idle_rules() {
             eprintln!("warning: the rule {rule} caught no node");
+        }
+        let exact = self.compiled.source.nodes.iter().any(|n| n.mode == Mode::Exact);
+        if exact && self.compiled.gradients.is_none() {
+            eprintln!(
+                "warning: {}: no training step is recognised, since no loss depends on state that is bound; \
+                 derivatives that it may hold stay what they are, not exact; bind parameters with --bind",
+                path.display()
+            );
         }
         if let Some((gap, parameter)) = self.disagreement().filter(|d| d.0 > DISAGREEMENT) {
             eprintln!(

@@ -370,3 +370,20 @@ fn a_replaced_backward_pass_that_differs_is_warned_of() {
         }
     }
 }
+
+/// Nothing is exact in a step whose parameters are not known.
+#[test]
+fn exact_derivatives_without_a_step_are_warned_of() {
+    let text = "graph g {\n in x: f32[4]\n in w: f32[4]\n a: f32[4] = Mul(x, w)\n\
+                l: f32[] = ReduceSum(a) {keepdims=0}\n out l = l\n}";
+    let graph = pam_ir::text::parse(text, &[]).unwrap();
+    let model = pam_ir::onnx::export::export(&graph, &Default::default(), &Default::default());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("step.onnx");
+    std::fs::write(&path, prost::Message::encode_to_vec(&model.unwrap())).unwrap();
+    for (policy, warned) in [("approx", false), ("exact", true)] {
+        let args = [path.as_os_str(), "--policy".as_ref(), policy.as_ref(), "-q".as_ref()];
+        let (_, said) = common::expect(0, args);
+        assert_eq!(said.contains("no training step is recognised"), warned, "{policy}: {said}");
+    }
+}

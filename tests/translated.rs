@@ -115,6 +115,20 @@ fn gradients_of_activations() {
 }
 
 #[test]
+fn gradients_of_quotients() {
+    for (a, b) in [([4, 5], vec![4, 5]), ([4, 5], vec![5]), ([1, 5], vec![4, 1]), ([4, 5], vec![])]
+    {
+        agree(
+            &[("a", &a), ("b", &b), ("d", &[4, 5])],
+            &[],
+            vec![node("Div", "a,b", "y", &[])],
+            node("com.microsoft::DivGrad", "d,a,b", "v.a,v.b", &[]),
+            &["a", "b"],
+        );
+    }
+}
+
+#[test]
 fn gradients_of_norms() {
     agree(
         &[("x", &[3, 4, 6]), ("s", &[6]), ("b", &[6]), ("d", &[3, 4, 6])],

@@ -207,6 +207,15 @@ fn layers_that_are_applied_twice_stay_tied() {
     let parallel = "m: f32[2,2] = MatMul(x, w)\nn: f32[2,2] = LayerNormalization(m, one)\n\
                     o: f32[2,2] = LayerNormalization(m, one)\ny: f32[2,2] = Sub(n, o)\nout y = y";
     assert_eq!(trained(&format!("{weights}{parallel}")), ["w", "one", "one.2"]);
+    // A norm behind two layers, by the names of its calls, and another one that begins equal.
+    let named = "in x: f32[2,2]\nconst w: f32[2,2] = [1.0, 2.0, 3.0, 4.0]\n\
+                 const v: f32[2,2] = [1.0, 2.0, 3.0, 5.0]\nconst f.n.weight: f32[2] = [1.0, 1.0]\n\
+                 m: f32[2,2] = MatMul(x, w)\n/f/n/LayerNorm: f32[2,2] = LayerNormalization(m, f.n.weight)\n\
+                 k: f32[2,2] = MatMul(/f/n/LayerNorm, v)\n\
+                 /f/n_1/LayerNorm: f32[2,2] = LayerNormalization(k, f.n.weight)\n\
+                 /f/p/LayerNorm: f32[2,2] = LayerNormalization(/f/n_1/LayerNorm, f.n.weight)\n\
+                 out y = /f/p/LayerNorm";
+    assert_eq!(trained(named), ["w", "v", "f.n.weight", "f.n.weight.2"]);
 }
 
 #[test]

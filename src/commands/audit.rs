@@ -53,6 +53,7 @@ fn print(source: &Source, findings: &Findings, verbose: bool) {
         let dims: Vec<&str> = source.defaulted_dims.iter().map(String::as_str).collect();
         eprintln!("{path}: counted with 1 for {}; give sizes with --dim", dims.join(", "));
     }
+    source.record().into_iter().for_each(|note| eprintln!("{note}"));
     let mut by_op: BTreeMap<(bool, &str), Vec<(&str, u128)>> = BTreeMap::new();
     for m in &findings.multiplies {
         by_op.entry((!m.float, m.op)).or_default().push((&m.node, m.scalars));

@@ -61,6 +61,7 @@ pub fn verify(args: &Verify) -> Result<ExitCode, Failure> {
     faults.extend(false_claims(&claims, target, &source.graph));
     if faults.is_empty() {
         if !args.volume.quiet {
+            source.record().into_iter().for_each(|note| eprintln!("{note}"));
             say!("{}: the certificate is true: {}", args.model.display(), target.name());
         }
         return Ok(ExitCode::SUCCESS);

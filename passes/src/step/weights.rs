@@ -197,6 +197,25 @@ fn is_path(name: &str) -> bool {
         && last.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
+/// Whether a node stands in the module that a weight is named after, so that the weight is its own and not another
+/// one that began equal: PyTorch's exporters name nodes, or their scopes, after the modules. Calls of a module
+/// after the first one are numbered.
+fn is_at_home(node: &Node, weight: &str) -> bool {
+    let Some((module, _)) = weight.rsplit_once('.') else { return false };
+    if let Some(scopes) = node.metadata.get("pkg.torch.onnx.name_scopes") {
+        return scopes.split(['\'', '"']).any(|scope| scope == module);
+    }
+    let Some((path, _)) = node.name.strip_prefix('/').and_then(|n| n.rsplit_once('/')) else {
+        return false;
+    };
+    let unnumbered = |segment: &str| -> String {
+        let stem = segment.rsplit_once('_').filter(|(_, n)| n.parse::<u32>().is_ok());
+        stem.map_or(segment, |(stem, _)| stem).to_owned()
+    };
+    path == module.replace('.', "/")
+        || path.split('/').map(unnumbered).collect::<Vec<String>>().join(".") == module
+}
+
 /// Exporters merge weights that begin equal, such as the zeros of biases: a constant whose elements are
 /// all equal becomes one for each layer that reads it. Weights that differ in their elements are tied
 /// on purpose, and what belongs to a layer that is applied several times is tied with it.
@@ -206,10 +225,17 @@ fn untie(graph: &mut Graph) {
     let mut known: HashMap<ValueId, usize> = HashMap::new();
     let mut ordinals: HashMap<(ValueId, Option<usize>), usize> = HashMap::new();
     let mut taken: HashSet<String> = graph.values.iter().map(|v| v.name.clone()).collect();
+    for node in &graph.nodes {
+        let own = node.inputs.iter().flatten().filter(|v| is_at_home(node, &graph.value(**v).name));
+        known.extend(own.map(|v| (*v, 1)));
+    }
     for (i, layer) in layers.into_iter().enumerate() {
         for slot in 0..graph.nodes[i].inputs.len() {
             let Some(v) = graph.nodes[i].inputs[slot] else { continue };
-            if !is_constant(graph.value(v)) || !is_uniform(graph.value(v)) {
+            if !is_constant(graph.value(v))
+                || !is_uniform(graph.value(v))
+                || is_at_home(&graph.nodes[i], &graph.value(v).name)
+            {
                 continue;
             }
             // Readers behind one application of a layer are different ones; their like behind another

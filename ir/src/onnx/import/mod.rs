@@ -16,6 +16,7 @@ mod training;
 mod translate;
 mod upgrade;
 
+pub use training::recorded_nodes;
 pub use translate::translated;
 
 use super::error::{At, OnnxError};

@@ -17,18 +17,28 @@ use crate::op::Op;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The algorithms of a model's `training_info`, and whether each is a record only: a model that this program has
+/// written keeps the one of its source, but its graph computes all that the algorithm gives.
+fn algorithms(model: &ModelProto) -> impl Iterator<Item = (&GraphProto, bool)> {
+    let graph = model.graph.iter();
+    let names: BTreeSet<&str> = graph.flat_map(|g| &g.output).map(|o| o.name()).collect();
+    let all = model.training_info.iter().filter_map(|t| t.algorithm.as_ref());
+    all.filter(|a| !a.node.is_empty()).map(move |a| {
+        let done = !a.output.is_empty() && a.output.iter().all(|o| names.contains(o.name()));
+        (a, done)
+    })
+}
+
+/// How many nodes of `training_info` are a record of what the graph computes itself, and no part of the step.
+pub fn recorded_nodes(model: &ModelProto) -> usize {
+    algorithms(model).filter(|(_, done)| *done).map(|(a, _)| a.node.len()).sum()
+}
+
 /// The graph of a model with the algorithm of its training behind it.
 pub(super) fn joined(model: &ModelProto) -> Option<Cow<'_, GraphProto>> {
     let graph = model.graph.as_ref()?;
-    let names: BTreeSet<&str> = graph.output.iter().map(|o| o.name()).collect();
-    // A model that this program has written holds the algorithm in its graph already.
-    let fresh = |a: &&GraphProto| a.output.iter().all(|o| !names.contains(o.name()));
-    let infos = model.training_info.iter();
-    let algorithms: Vec<&GraphProto> = infos
-        .filter_map(|t| t.algorithm.as_ref())
-        .filter(fresh)
-        .filter(|a| !a.node.is_empty())
-        .collect();
+    let algorithms: Vec<&GraphProto> =
+        algorithms(model).filter(|(_, done)| !done).map(|(a, _)| a).collect();
     if algorithms.is_empty() {
         return Some(Cow::Borrowed(graph));
     }
@@ -37,7 +47,13 @@ pub(super) fn joined(model: &ModelProto) -> Option<Cow<'_, GraphProto>> {
         whole.node.extend(algorithm.node.iter().cloned());
         whole.initializer.extend(algorithm.initializer.iter().cloned());
         whole.input.extend(algorithm.input.iter().cloned());
-        whole.output.extend(algorithm.output.iter().cloned());
+        // An algorithm may name outputs of the graph again.
+        let outputs = &mut whole.output;
+        for output in &algorithm.output {
+            if outputs.iter().all(|o| o.name() != output.name()) {
+                outputs.push(output.clone());
+            }
+        }
         whole.value_info.extend(algorithm.value_info.iter().cloned());
     }
     // What is updated is an input whose default is the initializer.

@@ -170,6 +170,10 @@ pub(in crate::op) fn attention(call: &Call<'_>) -> Types {
             _ => Err(format!("{t} is not of rank 3 or 4")),
         }
     };
+    let shown = call.int("qk_matmul_output_mode").unwrap_or(0);
+    if !(0..=3).contains(&shown) {
+        return Err(format!("`qk_matmul_output_mode` is {shown}, not 0 to 3"));
+    }
     let [b, qh, qs, qd] = split(q, "q_num_heads")?;
     let [kb, kh, ks, kd] = split(k, "kv_num_heads")?;
     let [vb, vh, vs, vd] = split(v, "kv_num_heads")?;

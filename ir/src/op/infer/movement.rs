@@ -80,9 +80,8 @@ pub(in crate::op) fn transpose(call: &Call<'_>) -> Types {
             if axes.len() != ty.rank() {
                 return Err(format!("`perm` has {} entries for {ty}", perm.len()));
             }
-            perm.iter()
-                .map(|&p| crate::op::normalize_axis(p, ty.rank()))
-                .collect::<Result<_, _>>()?
+            let own = perm.iter().map(|&p| usize::try_from(p));
+            own.collect::<Result<_, _>>().map_err(|_| format!("`perm` is {perm:?}"))?
         }
         None => (0..ty.rank()).rev().collect(),
     };

@@ -41,6 +41,26 @@ pub(super) fn sigmoid(v: &mut Translation<'_, '_>) -> Outputs {
     Ok(vec![Some(v.mul(d, slope)?)])
 }
 
+/// Of a / b, from δ, a and b: δ / b, and −δ · a / b².
+pub(super) fn div(v: &mut Translation<'_, '_>) -> Outputs {
+    let (d, a, b) = (v.x(0)?, v.x(1)?, v.x(2)?);
+    let above = v.div(d, b)?;
+    let (product, square) = (v.mul(d, a)?, v.mul(b, b)?);
+    let below = v.div(product, square)?;
+    let below = v.op(Op::Neg, &[below])?;
+    Ok(vec![Some(narrowed(v, above, a)?), Some(narrowed(v, below, b)?)])
+}
+
+/// The sum over what broadcasting repeated of an operand.
+fn narrowed(v: &mut Translation<'_, '_>, d: ValueId, like: ValueId) -> Result {
+    let (wide, shape) = (v.ty(d).shape, v.ty(like).shape);
+    let lead = wide.len().saturating_sub(shape.len());
+    let repeated = |&a: &usize| a < lead || shape[a - lead] != wide[a];
+    let axes: Vec<usize> = (0..wide.len()).filter(repeated).collect();
+    let sum = v.reduce(Op::ReduceSum, d, &axes, true)?;
+    if lead == 0 { Ok(sum) } else { v.reshape(sum, &shape) }
+}
+
 /// δ · (Φ(x) + x φ(x)).
 pub(super) fn gelu(v: &mut Translation<'_, '_>) -> Outputs {
     let (d, x) = (v.x(0)?, v.x(1)?);

@@ -72,6 +72,7 @@ const TABLE: &[(&str, &str, Rule)] = &[
     ("com.microsoft", "SoftmaxCrossEntropyLossInternal", loss::cross_entropy),
     ("com.microsoft", "SoftmaxCrossEntropyLossGrad", loss::cross_entropy_grad),
     ("com.microsoft", "SoftmaxCrossEntropyLossInternalGrad", loss::cross_entropy_grad),
+    ("com.microsoft", "DivGrad", gradient::div),
     ("com.microsoft", "ReluGrad", gradient::relu),
     ("com.microsoft", "LeakyReluGrad", gradient::leaky_relu),
     ("com.microsoft", "TanhGrad", gradient::tanh),
