@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::nodes::{int, ints};
 use common::{arrays, expect, fixture, model, refused};
 use pam_ir::onnx::proto::{
     FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
@@ -126,6 +127,20 @@ fn ops_and_opsets_that_are_not_known() {
         old.opset_import[0].version = Some(version);
         contains(&refuse_model(&old), &[&format!("opset {version}"), "7 to 28"]);
     }
+}
+
+#[test]
+fn attributes_that_mean_nothing() {
+    let mut turned = graph(&[2, 3], vec![node("Transpose", &["x"], &["y"])]);
+    let g = turned.graph.as_mut().unwrap();
+    g.node[0].attribute.push(ints("perm", &[-1, 0]));
+    contains(&refuse_model(&turned), &["Transpose", "`perm` is [-1, 0]"]);
+    let outputs = ["y", "k", "v", "z"];
+    let mut shown = graph(&[1, 1, 2, 3], vec![node("Attention", &["x", "x", "x"], &outputs)]);
+    let g = shown.graph.as_mut().unwrap();
+    g.node[0].attribute.push(int("qk_matmul_output_mode", 4));
+    shown.opset_import[0].version = Some(24);
+    contains(&refuse_model(&shown), &["Attention", "`qk_matmul_output_mode` is 4"]);
 }
 
 #[test]
