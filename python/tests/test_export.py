@@ -284,7 +284,7 @@ def test_forward_export(tmp_path):
 
 
 def test_a_wrong_result_is_noticed(tmp_path, monkeypatch):
-    from pam_export.optimizers import SgdRule
+    from pam_export.rules import SgdRule
 
     monkeypatch.setattr(SgdRule, "update", lambda self, p, g, state, lr, step: (p + lr * g, {}))
     model = mlp()

@@ -44,13 +44,8 @@ def test_refuses_a_loss_that_is_not_scalar(tmp_path):
 
 def test_refuses_an_unknown_optimizer(tmp_path):
     model = mlp()
-    refused(model, "RMSprop.*not supported", tmp_path, optimizer=torch.optim.RMSprop(model.parameters()))
-
-
-def test_refuses_amsgrad(tmp_path):
-    model = mlp()
-    optimizer = torch.optim.AdamW(model.parameters(), amsgrad=True)
-    refused(model, "amsgrad=True", tmp_path, optimizer=optimizer)
+    optimizer = torch.optim.LBFGS(model.parameters())
+    refused(model, "LBFGS.*use one of torch.optim's SGD, Adam", tmp_path, optimizer=optimizer)
 
 
 def test_refuses_two_learning_rates(tmp_path):
@@ -87,15 +82,31 @@ def test_refuses_data_dependent_control_flow(tmp_path):
     refused(Branch(), "cannot be recorded", tmp_path)
 
 
-def test_refuses_batchnorm_whose_momentum_depends_on_the_count(tmp_path):
-    model = nn.Sequential(nn.BatchNorm1d(6, momentum=None), nn.Linear(6, 3))
-    refused(model, "cannot be recorded", tmp_path)
+def test_refuses_an_operator_without_translation_by_name(tmp_path):
+    class Exponential(nn.Linear):
+        def forward(self, x):
+            return torch.matrix_exp(self.weight)[:3, :3] + x.sum()
+
+    example = torch.randn(3, 6), torch.randn(3, 3)
+    match = "aten.linalg_matrix_exp has no translation. Write it in other operators"
+    refused(Exponential(4, 4, False), match, tmp_path, loss=F.mse_loss, example=example)
 
 
-def test_refuses_uneven_adaptive_pooling(tmp_path):
-    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(3))
-    example = torch.randn(2, 1, 8, 8), torch.randn(2, 2, 3, 3)
-    refused(model, "uneven windows", tmp_path, loss=F.mse_loss, example=example)
+def test_refuses_ctc_loss(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 5), nn.LogSoftmax(2))
+    example = torch.randn(6, 2, 4), torch.randint(1, 5, (2, 3))
+    loss = lambda found, y: F.ctc_loss(found, y, (6, 6), (2, 3))  # noqa: E731
+    refused(model, "ctc_loss has no ONNX translation", tmp_path, loss=loss, example=example)
+
+
+def test_refuses_the_largest_of_bags_of_different_sizes(tmp_path):
+    class Bags(nn.EmbeddingBag):
+        def forward(self, x):
+            return super().forward(x, torch.tensor([0, 2]))
+
+    example = torch.tensor([1, 3, 3]), torch.randn(2, 3)
+    match = "embedding_bag.*use mode='sum' or 'mean'"
+    refused(Bags(5, 3, mode="max"), match, tmp_path, loss=F.mse_loss, example=example)
 
 
 def test_refuses_a_name_taken_twice(tmp_path):

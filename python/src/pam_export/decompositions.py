@@ -8,21 +8,15 @@ decomposed with before it is handed to ``torch.onnx``.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch._decomp import get_decompositions
 
 from .errors import ExportError
+from .pooling import fill, pooling_table
 from .resampling import resampling_table
 
 aten = torch.ops.aten
-
-
-def _fill(values: list[int], rank: int) -> list[int]:
-    values = list(values)
-    return values * rank if len(values) == 1 else values
 
 
 def _swap_batch_and_channel(x: Tensor, groups: int) -> Tensor:
@@ -65,7 +59,7 @@ def convolution_backward(
 ):
     """Gradients of ``aten.convolution`` as one transposed and one swapped convolution."""
     rank = x.dim() - 2
-    stride, padding, dilation = (_fill(v, rank) for v in (stride, padding, dilation))
+    stride, padding, dilation = (fill(v, rank) for v in (stride, padding, dilation))
     kernel = list(weight.shape[2:])
     grad_x = grad_weight = grad_bias = None
     if mask[0] and transposed:
@@ -89,58 +83,6 @@ def convolution_backward(
     if mask[2]:
         grad_bias = grad.sum([0, *range(2, 2 + rank)])
     return grad_x, grad_weight, grad_bias
-
-
-def max_pool2d_with_indices_backward(
-    grad, x, kernel_size, stride, padding, dilation, ceil_mode, indices
-):
-    """Each gradient goes to the position its maximum came from; overlapping windows add up."""
-    planes = list(x.shape[:-2])
-    zeros = x.new_zeros([*planes, x.shape[-2] * x.shape[-1]])
-    return zeros.scatter_add(-1, indices.flatten(-2), grad.flatten(-2)).reshape(x.shape)
-
-
-def avg_pool_backward(
-    grad, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
-):
-    """A depthwise transposed convolution with ones, after division by the window's count; any rank."""
-    rank = len(kernel_size) if len(kernel_size) > 1 else x.dim() - 2
-    if ceil_mode or x.dim() != rank + 2:
-        raise ExportError(
-            "average pooling is supported with a batch axis and ceil_mode=False: pad the input instead"
-        )
-    kernel = _fill(kernel_size, rank)
-    stride, padding = _fill(stride or kernel, rank), _fill(padding, rank)
-    channels = x.shape[1]
-    ones = x.new_ones([channels, 1, *kernel])
-    dense = [1] * rank, False, [0] * rank
-    if divisor_override is not None:
-        grad = grad / divisor_override
-    elif count_include_pad or not any(padding):
-        grad = grad / math.prod(kernel)
-    else:
-        window = x.new_ones([1, 1, *kernel])
-        whole = x.new_ones([1, 1, *x.shape[2:]])
-        grad = grad / aten.convolution(whole, window, None, stride, padding, *dense, 1)
-    left_over = [
-        x.shape[2 + i] - ((grad.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + kernel[i])
-        for i in range(rank)
-    ]
-    return aten.convolution(
-        grad, ones, None, stride, padding, [1] * rank, True, left_over, channels
-    )
-
-
-def adaptive_avg_pool2d_backward(grad, x):
-    """Average pooling whose windows tile the input."""
-    inner, outer = x.shape[-2:], grad.shape[-2:]
-    if any(i % o for i, o in zip(inner, outer)):
-        raise ExportError(
-            f"adaptive average pooling from {tuple(inner)} to {tuple(outer)} has uneven windows: "
-            "choose an output size that divides the input's"
-        )
-    kernel = [i // o for i, o in zip(inner, outer)]
-    return avg_pool_backward(grad, x, kernel, kernel, [0, 0], False, True, None)
 
 
 def replication_pad_backward(grad, x, padding):
@@ -180,6 +122,19 @@ def trilinear(a, b, c, expand_a, expand_b, expand_c, sum_dim, unroll_dim=1):
     return product.sum(sum_dim)
 
 
+def unfold_backward(grad, sizes, dim, size, step):
+    """What overlapping windows took adds up; their elements are the last axis."""
+    starts = torch.arange(grad.shape[dim], device=grad.device).unsqueeze(1) * step
+    places = (starts + torch.arange(size, device=grad.device)).flatten()
+    taken = grad.movedim(-1, dim + 1).flatten(dim, dim + 1)
+    return grad.new_zeros(sizes).index_add(dim, places, taken)
+
+
+def mv(matrix, vector):
+    """By a matrix of one column: onnxruntime 1.32 takes a transposed matrix times a vector for something else."""
+    return torch.mm(matrix, vector.unsqueeze(1)).squeeze(1)
+
+
 def softshrink_backward(grad, x, bound):
     """1 beyond the bounds, 0 between them."""
     return torch.where(x.abs() > bound, grad, torch.zeros_like(grad))
@@ -201,6 +156,7 @@ EARLY = {
     aten.silu_backward.default: silu_backward,
     aten.mish_backward.default: mish_backward,
     aten.scatter_reduce.two: scatter_reduce,
+    **pooling_table(),
     **resampling_table(),
 }
 """PyTorch calls some of these composite, and ``run_decompositions`` then ignores its table."""
@@ -244,14 +200,12 @@ def decomposition_table() -> dict:
         )
     )
     table[aten.convolution_backward.default] = convolution_backward
-    table[aten.max_pool2d_with_indices_backward.default] = max_pool2d_with_indices_backward
-    table[aten._adaptive_avg_pool2d_backward.default] = adaptive_avg_pool2d_backward
-    table[aten.avg_pool2d_backward.default] = avg_pool_backward
-    table[aten.avg_pool3d_backward.default] = avg_pool_backward
     table[aten.replication_pad1d_backward.default] = replication_pad_backward
     table[aten.replication_pad2d_backward.default] = replication_pad_backward
     table[aten.replication_pad3d_backward.default] = replication_pad_backward
     table[aten._trilinear.default] = trilinear
+    table[aten.mv.default] = mv
+    table[aten.unfold_backward.default] = unfold_backward
     table[aten.softshrink_backward.default] = softshrink_backward
     table[aten.hardshrink_backward.default] = softshrink_backward
     return table

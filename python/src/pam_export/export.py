@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +79,13 @@ def _fold(model) -> None:
         step(model)
 
 
+def _cause(error: BaseException) -> str:
+    """Which operator torch.onnx stopped at, as far as the error says."""
+    text = trace.first_line(error)
+    name = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", text)
+    return f"{name[1]} has no translation" if name else text
+
+
 def _to_onnx(program, opset: int):
     """Runs torch.onnx quietly; returns the proto and each node's traced component."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -94,8 +101,8 @@ def _to_onnx(program, opset: int):
         while cause.__cause__ is not None:
             cause = cause.__cause__
         raise ExportError(
-            f"torch.onnx cannot translate the step at opset {opset}: {trace.first_line(cause)}. An operator without "
-            "translation needs a row in pam_export/decompositions.py"
+            f"torch.onnx cannot translate the step at opset {opset}: {_cause(cause)}. Write it in other operators, or "
+            "add a row to pam_export/decompositions.py"
         ) from error
     custom = {
         node.name: node.meta.get("custom", {}).get(components.COMPONENT)
@@ -166,8 +173,9 @@ def export_train_step(
     lr = torch.tensor(rule.lr) if lr_input else None
     state = [list(part.values()) for part in (parameters, buffers, rule.state)]
     arguments = (list(inputs.values()), list(targets.values()), lr, *state)
-    step = trace.build_step(model, loss_fn, rule, signature, output_names, frozen)
-    program = trace.trace(model, step, arguments)
+    twin = trace.copy_model(model)
+    step = trace.build_step(twin, loss_fn, rule, signature, output_names, frozen)
+    program = trace.trace(twin, step, arguments)
     proto, known = _to_onnx(program, opset)
     defaults = {**parameters, **buffers, **rule.state}
     defaults = {k: v.numpy() for k, v in defaults.items()}
@@ -178,7 +186,7 @@ def export_train_step(
     batch = {k: v.numpy() for k, v in {**inputs, **targets}.items()}
     reference = Reference(model, loss_fn, optimizer, inputs, targets, signature)
     if verify:
-        verify_step(proto, reference, batch, bindings, verify_steps)
+        verify_step(proto, reference, batch, defaults, bindings, verify_steps)
     path = tidy.save(proto, path)
     expected, noise = reference.first_step()
     return ExportedStep(path, batch, expected, bindings, gradients, noise)
@@ -186,10 +194,14 @@ def export_train_step(
 
 def _changing_buffers(model, inputs, buffers) -> list[str]:
     """Buffers that a forward pass changes; the others are constants (masks, tables)."""
-    trial = copy.deepcopy(model)
+    trial = trace.copy_model(model)
+    before = dict(trial.named_buffers())
+    versions = {k: v._version for k, v in before.items()}
     # A model may compute derivatives itself, so that gradients stay enabled.
     trial(*inputs.values())
     after = dict(trial.named_buffers())
+    # Values are not enough: what converges (spectral norm's vectors) may be written and stay the same.
+    written = {k for k, v in before.items() if v._version != versions[k]}
     kinds = (torch.nn.modules.batchnorm._NormBase,)
     owned = {
         f"{name}.{key}" if name else key
@@ -197,7 +209,7 @@ def _changing_buffers(model, inputs, buffers) -> list[str]:
         if isinstance(module, kinds) and module.training
         for key, _ in module.named_buffers(recurse=False)
     }
-    return [k for k, v in buffers.items() if k in owned or not torch.equal(v, after[k])]
+    return [k for k, v in buffers.items() if k in owned | written or not torch.equal(v, after[k])]
 
 
 def _check_names(signature: trace.StepSignature) -> None:

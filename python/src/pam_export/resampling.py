@@ -65,7 +65,7 @@ def _cubic(source, target, align, scale, like) -> Tensor:
     return torch.cat([first, weights[:, 3:-3], last], 1)
 
 
-def _along(x: Tensor, matrices: list[Tensor]) -> Tensor:
+def along(x: Tensor, matrices: list[Tensor]) -> Tensor:
     """Products with a matrix along each of the last axes, whose columns are the results."""
     for axis, matrix in zip(range(-len(matrices), 0), matrices):
         x = torch.matmul(x.transpose(axis, -1), matrix.to(x.dtype)).transpose(axis, -1)
@@ -105,11 +105,11 @@ def _interpolated(weights):
 
     def forward(x, output_size, align_corners, *scales):
         axes = _axes(x.shape[2:], output_size, scales)
-        return _along(x, [weights(s, t, align_corners, f, x).t() for s, t, f in axes])
+        return along(x, [weights(s, t, align_corners, f, x).t() for s, t, f in axes])
 
     def backward(grad, output_size, input_size, align_corners, *scales):
         axes = _axes(input_size[2:], output_size, scales)
-        return _along(grad, [weights(s, t, align_corners, f, grad) for s, t, f in axes])
+        return along(grad, [weights(s, t, align_corners, f, grad) for s, t, f in axes])
 
     return forward, backward
 

@@ -7,24 +7,21 @@ later tells backward from optimizer. They are not outputs of the written model.
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import re
-import sys
-import warnings
 from dataclasses import dataclass, field
-from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.fx import traceback as fx_traceback
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from . import components
 from .decompositions import EARLY, decomposition_table
 from .errors import ExportError
 from .optimizers import OptimizerRule
+from .plain import plain_kernels
 
 _RANDOM = re.compile(r"dropout|bernoulli|rand|normal_|uniform_|multinomial|exponential")
 
@@ -69,6 +66,12 @@ def _named_outputs(value, names: list[str] | None) -> dict[str, Tensor]:
             raise ExportError(f"{len(names)} output names for {len(found)} model outputs")
         found = dict(zip(names, found.values()))
     return found
+
+
+def copy_model(model: torch.nn.Module) -> torch.nn.Module:
+    """An independent copy; a tensor that a hook computed (spectral norm's weight) is copied as a value."""
+    kept = [v for module in model.modules() for v in vars(module).values() if isinstance(v, Tensor)]
+    return copy.deepcopy(model, {id(v): v.detach().clone() for v in kept if not v.is_leaf})
 
 
 def build_step(model, loss_fn, rule: OptimizerRule, signature: StepSignature, output_names, frozen):
@@ -128,46 +131,6 @@ def build_step(model, loss_fn, rule: OptimizerRule, signature: StepSignature, ou
     return step
 
 
-def _plain_weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    return v * (g / torch.norm_except_dim(v, 2, dim))
-
-
-def _stated_causality(mask, is_causal=None, size=None) -> bool:
-    """Whether a mask is said to be causal; it is used in any case, so that its values need not be looked at."""
-    return is_causal is True
-
-
-def _dense(pool):
-    """Pooling of what lies in the order of its axes; of other layouts PyTorch records strides."""
-
-    def pooled(x: Tensor, output_size):
-        return pool(x.contiguous(), output_size)
-
-    return pooled
-
-
-@contextlib.contextmanager
-def plain_kernels():
-    """While active, attention, recurrent layers and weight norm run as plain operators, not fused kernels."""
-    plain = [
-        (torch, "_weight_norm", _plain_weight_norm),
-        (sys.modules["torch.nn.utils.weight_norm"], "_weight_norm", _plain_weight_norm),
-        (torch.nn.modules.transformer, "_detect_is_causal_mask", _stated_causality),
-    ]
-    functional = torch.nn.functional
-    for name in ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"):
-        plain.append((functional, name, _dense(getattr(functional, name))))
-    with contextlib.ExitStack() as stack:
-        for module, name, function in plain:
-            stack.enter_context(mock.patch.object(module, name, function))
-        stack.enter_context(warnings.catch_warnings())
-        # Restoring oneDNN's flags warns of Intel GPUs wherever there are none.
-        warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
-        yield
-
-
 def trace(model, step, arguments: tuple) -> torch.export.ExportedProgram:
     """Records ``step`` and decomposes it down to operators that torch.onnx translates."""
     with plain_kernels(), components.module_scopes(model):
@@ -214,8 +177,11 @@ def reason(error: BaseException) -> ExportError:
     while cause.__cause__ is not None and not isinstance(cause, ExportError):
         cause = cause.__cause__
     if isinstance(cause, ExportError):
-        return cause
-    return ExportError(f"the step cannot be decomposed: {first_line(cause)}")
+        # The tracer appends what it was doing.
+        return ExportError(first_line(cause))
+    return ExportError(
+        f"the step cannot be decomposed: {first_line(cause)} (write the operation in other operators)"
+    )
 
 
 def first_line(error: BaseException) -> str:
@@ -232,5 +198,5 @@ def refuse_randomness(graph: torch.fx.GraphModule) -> None:
             if torch.Tag.nondeterministic_seeded in tags or _RANDOM.search(name):
                 raise ExportError(
                     f"{name} draws random numbers and a step is a pure function of its inputs: "
-                    "set the dropout probability to 0"
+                    "set the dropout probability to 0, or make what is drawn an input of the model"
                 )

@@ -1,9 +1,15 @@
 """Compares a written step with eager PyTorch.
 
-The measure is float64: PyTorch's own float32 step errs by some amount against its float64
-step, and the exported step may err by at most ten times that, or by ``RELATIVE`` of the
-tensor's largest magnitude where that is more. So a tensor that is nothing but rounding noise
-(the gradient of a bias in front of a BatchNorm) does not need to be listed by hand.
+The measure is float64: PyTorch's own float32 step errs by some amount against its float64 step, and
+the exported step may err by ten times that, or by a small part of the tensor's largest magnitude
+where that is more. So a tensor that is nothing but rounding noise (the gradient of a bias in front
+of a BatchNorm) does not need to be listed by hand.
+
+An optimizer may blow such noise up: Adam divides it by its own magnitude, so that the sign of noise
+decides about a whole step. Therefore the two halves of a step are compared apart: gradients with
+PyTorch's gradients, and what becomes of parameters and optimizer state with what the real optimizer
+makes of the file's own gradients. For the same reason each step starts from the state that the file
+itself has reached.
 """
 
 from __future__ import annotations
@@ -11,19 +17,86 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 
 from .errors import VerificationError
 from .optimizers import STEP
-from .trace import StepSignature, _named_outputs
+from .trace import StepSignature, _named_outputs, copy_model, first_line
 
 RELATIVE = 1e-4
+"""Allowed error of forward values and gradients, as a part of the tensor's largest magnitude."""
+CHANGE = 1e-3
+"""Allowed error of what the optimizer changes, as a part of the largest change."""
+ROUNDING = 1e-6
+"""Allowed error of the same by rounding, as a part of the tensor's largest magnitude."""
+ZERO = 1e-12
+"""A tensor that is smaller than this beside its kind, in float64, is zero but for rounding."""
 NOISE = 1e-5
 
 
+class Twin:
+    """A copy of model and optimizer in eager PyTorch and one precision."""
+
+    def __init__(self, reference: Reference, dtype: torch.dtype):
+        self.signature = reference.signature
+        self.model, self.optimizer = _copy_pair(reference.model, reference.optimizer, dtype)
+        self.inputs = [_cast(v, dtype) for v in reference.inputs.values()]
+        self.targets = [_cast(v, dtype) for v in reference.targets.values()]
+        self.loss_fn = reference.loss_fn
+        if isinstance(self.loss_fn, torch.nn.Module):
+            self.loss_fn = copy.deepcopy(self.loss_fn).to(dtype)
+        self.count = read_step(self.optimizer)
+
+    def differentiate(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Loss, outputs and new buffers; and the gradients; both under the graph's names."""
+        self.optimizer.zero_grad()
+        result = self.model(*self.inputs)
+        loss = self.loss_fn(result, *self.targets)
+        values = [loss, *_named_outputs(result, None).values()]
+        loss.backward()
+        forward = dict(zip(["loss", *self.signature.outputs], values))
+        forward |= {f"new.{n}": self._tensor(n) for n in self.signature.buffers}
+        gradients = {}
+        for name in self.signature.parameters:
+            parameter = self._tensor(name)
+            # None stands for zeros where it depends on the batch which parameters are used.
+            gradient = parameter.grad
+            gradients[f"grad.{name}"] = torch.zeros_like(parameter) if gradient is None else gradient
+        return _arrays(forward), _arrays(gradients)
+
+    def update(self, gradients: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The parameters and the optimizer's state after a step along these gradients."""
+        for name in self.signature.parameters:
+            parameter = self._tensor(name)
+            gradient = torch.from_numpy(np.array(gradients[f"grad.{name}"]))
+            parameter.grad = gradient.to(parameter.dtype)
+        self.optimizer.step()
+        self.count += 1
+        names = [*self.signature.parameters, *self.signature.state]
+        return _arrays({f"new.{n}": self._tensor(n) for n in names})
+
+    def take(self, state: dict[str, np.ndarray]) -> None:
+        """Goes on from ``state``, which has the names of the graph's inputs."""
+        with torch.no_grad():
+            for name, value in state.items():
+                if name != STEP:
+                    self._tensor(name).copy_(torch.from_numpy(np.array(value)))
+
+    def _tensor(self, name: str) -> torch.Tensor:
+        """The tensor behind a state input."""
+        tensors = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        if name in tensors:
+            return tensors[name]
+        if name == STEP:
+            return torch.tensor(float(self.count))
+        parameter, _, key = name.rpartition(".")
+        return self.optimizer.state[tensors[parameter]][key]
+
+
 class Reference:
-    """The same step in eager PyTorch, under a copy of the real optimizer."""
+    """The same step in eager PyTorch, under the real optimizer."""
 
     def __init__(self, model, loss_fn, optimizer, inputs, targets, signature: StepSignature):
         self.signature = signature
@@ -31,60 +104,31 @@ class Reference:
         self.inputs, self.targets = inputs, targets
         self.model, self.optimizer = model, optimizer
 
-    def run(self, steps: int, dtype: torch.dtype) -> list[dict[str, np.ndarray]]:
-        """Outputs of ``steps`` chained steps on the example batch, under the graph's names."""
-        model, optimizer = _copy_pair(self.model, self.optimizer, dtype)
-        inputs = [_cast(v, dtype) for v in self.inputs.values()]
-        targets = [_cast(v, dtype) for v in self.targets.values()]
-        loss_fn = self.loss_fn
-        if isinstance(loss_fn, torch.nn.Module):
-            loss_fn = copy.deepcopy(loss_fn).to(dtype)
-        count = read_step(optimizer)
-        results = []
-        for _ in range(steps):
-            optimizer.zero_grad()
-            result = model(*inputs)
-            loss = loss_fn(result, *targets)
-            outputs = _named_outputs(result, None)
-            values = [loss, *outputs.values()]
-            loss.backward()
-            optimizer.step()
-            count += 1
-            found = dict(zip(["loss", *self.signature.outputs], values))
-            found |= self._state(model, optimizer, count)
-            results.append({k: v.detach().clone().numpy() for k, v in found.items()})
-        return results
-
-    def both(self, steps: int):
-        """The float32 and the float64 run; float32 twice where the model insists on float32."""
-        single = self.run(steps, torch.float32)
+    def twins(self) -> tuple[Twin, Twin]:
+        """A float32 and a float64 twin; two of float32 where the model insists on float32."""
         try:
-            return single, self.run(steps, torch.float64)
+            Twin(self, torch.float64).differentiate()
         except RuntimeError:
-            return single, single
-
-    def _state(self, model, optimizer, count) -> dict[str, torch.Tensor]:
-        tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-        found = {}
-        for name in self.signature.state_inputs():
-            if name in tensors:
-                found[f"new.{name}"] = tensors[name]
-            elif name == STEP:
-                found[f"new.{name}"] = torch.tensor(float(count))
-            else:
-                parameter, _, key = name.rpartition(".")
-                found[f"new.{name}"] = optimizer.state[tensors[parameter]][key]
-        return found
+            return Twin(self, torch.float32), Twin(self, torch.float32)
+        return Twin(self, torch.float32), Twin(self, torch.float64)
 
     def first_step(self) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """PyTorch's float32 values, and the outputs whose relative error is above ``NOISE``."""
-        single, double = (run[0] for run in self.both(1))
-        noise = {}
-        for name, value in single.items():
-            error = relative_error(value, double[name])
-            if error > NOISE:
-                noise[name] = error
-        return single, noise
+        single, double = (_whole_step(twin) for twin in self.twins())
+        names = ["loss", *self.signature.outputs]
+        names += [f"new.{n}" for n in self.signature.state_inputs()]
+        errors = {n: relative_error(single[n], double[n]) for n in names}
+        return {n: single[n] for n in names}, {n: e for n, e in errors.items() if e > NOISE}
+
+
+def _whole_step(twin: Twin) -> dict[str, np.ndarray]:
+    forward, gradients = twin.differentiate()
+    return forward | twin.update(gradients)
+
+
+def _arrays(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Copies, since the next step changes the tensors in place."""
+    return {k: v.detach().to_dense().clone().numpy() for k, v in tensors.items()}
 
 
 def _cast(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -93,7 +137,7 @@ def _cast(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def _copy_pair(model, optimizer, dtype):
     """Independent copies of both; the optimizer's copy trains the model's copy."""
-    twin = copy.deepcopy(model).to(dtype)
+    twin = copy_model(model).to(dtype)
     groups = []
     place = dict(zip(map(id, model.parameters()), twin.parameters()))
     for group in optimizer.param_groups:
@@ -116,47 +160,103 @@ def read_step(optimizer) -> float:
     return 0.0
 
 
-def relative_error(value: np.ndarray, true: np.ndarray) -> float:
-    """Largest absolute difference over the largest magnitude (0 for equal values)."""
+def gap(value: np.ndarray, true: np.ndarray) -> float:
+    """Largest absolute difference; infinite if they differ in what is not finite."""
     value, true = np.asarray(value, np.float64), np.asarray(true, np.float64)
-    if value.size == 0 or np.array_equal(value, true, equal_nan=True):
-        return 0.0
     finite = np.isfinite(true)
     if not np.array_equal(value[~finite], true[~finite], equal_nan=True):
         return float("inf")
-    scale = np.abs(true[finite]).max(initial=0.0)
-    gap = np.abs(value[finite] - true[finite]).max(initial=0.0)
-    return float(gap / scale) if scale > 0 else (0.0 if gap == 0 else float("inf"))
+    gaps = np.abs(value[finite] - true[finite])
+    return float("inf") if np.isnan(gaps).any() else float(gaps.max(initial=0.0))
 
 
-def verify_step(model, reference: Reference, batch, bindings, steps: int) -> None:
-    """Runs the model with onnxruntime and raises VerificationError where it differs."""
+def magnitude(value: np.ndarray) -> float:
+    """Largest absolute value of what is finite."""
+    value = np.asarray(value, np.float64)
+    return float(np.abs(value[np.isfinite(value)]).max(initial=0.0))
+
+
+def _ratio(error: float, size: float) -> float:
+    return error / size if size > 0 else (0.0 if error == 0 else float("inf"))
+
+
+def relative_error(value: np.ndarray, true: np.ndarray) -> float:
+    """Largest absolute difference over the largest magnitude (0 for equal values)."""
+    return _ratio(gap(value, true), magnitude(true))
+
+
+def _problem(found, native, true, tolerance: float) -> str | None:
+    """What is wrong with an output, if it errs by more than ``tolerance`` and ten times what PyTorch does."""
+    if found.shape != native.shape or found.dtype != native.dtype:
+        return (
+            f"{found.dtype}{list(found.shape)}, PyTorch has {native.dtype}{list(native.shape)}"
+        )
+    error, allowed = gap(found, true), max(tolerance, 10 * gap(native, true))
+    if error <= allowed:
+        return None
+    size = magnitude(true)
+    return f"relative error {_ratio(error, size):.2e}, allowed {_ratio(allowed, size):.2e}"
+
+
+def _compare_values(found, native, true) -> dict[str, str]:
+    """Problems of one kind of values, forward ones or gradients."""
+    floats = [v for v in true.values() if v.dtype.kind == "f"]
+    largest = max(map(magnitude, floats), default=0.0)
+    problems = {}
+    for name, value in true.items():
+        size = magnitude(value)
+        tolerance = RELATIVE * (size if size > ZERO * largest else largest)
+        problems[name] = _problem(found[name], native[name], value, tolerance)
+    return problems
+
+
+def _compare_updates(found, native, true, before) -> dict[str, str]:
+    """Problems of parameters and optimizer state, measured by how much they change."""
+    problems = {}
+    for name, value in true.items():
+        tolerance = max(CHANGE * gap(value, before[name]), ROUNDING * magnitude(value))
+        problems[name] = _problem(found[name], native[name], value, tolerance)
+    return problems
+
+
+def _session(model, signature: StepSignature) -> onnxruntime.InferenceSession:
+    """A session that returns the gradients, too."""
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    inputs = {i.name: i.type for i in model.graph.input}
+    for name in signature.parameters:
+        output = shown.graph.output.add(name=f"grad.{name}")
+        output.type.CopyFrom(inputs[name])
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    try:
+        return onnxruntime.InferenceSession(
+            shown.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise VerificationError(
+            f"onnxruntime does not load the exported step: {first_line(error)} (write the operation in other operators)"
+        ) from error
+
+
+def verify_step(model, reference: Reference, batch, defaults, bindings, steps: int) -> None:
+    """Runs the model with onnxruntime and raises VerificationError where it differs."""
+    session = _session(model, reference.signature)
     names = [o.name for o in session.get_outputs()]
-    single, double = reference.both(steps)
+    twins = reference.twins()
     state: dict[str, np.ndarray] = {}
     problems = []
     for step in range(steps):
         found = dict(zip(names, session.run(names, {**batch, **state})))
+        wrong: dict[str, str | None] = {}
+        for single, double in zip(*(twin.differentiate() for twin in twins)):
+            wrong |= _compare_values(found, single, double)
+        before = {new: state.get(old, defaults[old]) for new, old in bindings.items()}
+        wrong |= _compare_updates(found, *(twin.update(found) for twin in twins), before)
+        problems += [f"step {step + 1}, {name}: {text}" for name, text in wrong.items() if text]
         state = {old: found[new] for new, old in bindings.items()}
-        for name in names:
-            native = single[step][name]
-            if found[name].shape != native.shape or found[name].dtype != native.dtype:
-                problems.append(
-                    f"step {step + 1}, {name}: {found[name].dtype}{list(found[name].shape)}, "
-                    f"PyTorch has {native.dtype}{list(native.shape)}"
-                )
-                continue
-            allowed = max(RELATIVE, 10 * relative_error(native, double[step][name]))
-            error = relative_error(found[name], double[step][name])
-            if not error <= allowed:
-                problems.append(
-                    f"step {step + 1}, {name}: relative error {error:.2e}, allowed {allowed:.2e}"
-                )
+        for twin in twins:
+            twin.take(state)
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise VerificationError(
