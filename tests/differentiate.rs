@@ -234,7 +234,7 @@ fn a_gradient_is_recognised_by_its_values() {
 #[test]
 fn derivatives_are_right_at_zero_and_far_out() {
     let ones = |n: usize| vec![1f32; n];
-    let cases: [(&str, &str, Vec<f32>, Vec<f32>); 23] = [
+    let cases: [(&str, &str, Vec<f32>, Vec<f32>); 26] = [
         ("Tanh", "", vec![0.0, -0.0], ones(2)),
         ("Softplus", "", vec![0.0, -100.0, 100.0], vec![0.5, 0.0, 1.0]),
         ("Erf", "", vec![0.0], vec![std::f32::consts::FRAC_2_SQRT_PI]),
@@ -249,6 +249,9 @@ fn derivatives_are_right_at_zero_and_far_out() {
         ("Atan", "", vec![0.0, 1e4], vec![1.0, 0.0]),
         ("Asinh", "", vec![0.0], vec![1.0]),
         ("Softsign", "", vec![0.0], vec![1.0]),
+        ("LeakyRelu", " {alpha=0.125}", vec![0.0, 1.0], vec![0.125, 1.0]),
+        ("Elu", " {alpha=0.5}", vec![0.0], vec![0.5]),
+        ("Selu", "", vec![0.0], vec![1.758_099]),
         ("Elu", "", vec![100.0, 300.0, -300.0], vec![1.0, 1.0, 0.0]),
         ("Selu", "", vec![300.0], vec![1.050_701]),
         ("Celu", " {alpha=0.5}", vec![300.0, -300.0], vec![1.0, 0.0]),

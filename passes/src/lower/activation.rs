@@ -55,15 +55,16 @@ pub fn softsign(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     lo.set(node, 0, y)
 }
 
-/// `below(x)` where x < 0, else `above`.
+/// `below` where x ≤ 0, else `above`. At 0 both are 0, and the derivative is that of `below`, as in PyTorch.
 fn piecewise(
     lo: &mut Lowering<'_, '_>,
     x: ValueId,
     below: ValueId,
     above: ValueId,
 ) -> Result<ValueId> {
-    let negative = lo.negative(x)?;
-    lo.select(negative, below, above)
+    let zero = lo.scalar(0f32);
+    let under = lo.op(Op::LessOrEqual, &[x, zero], &[])?;
+    lo.select(under, below, above)
 }
 
 /// `elu(x) = x` above 0, else `alpha · (exp(x) − 1)`.
@@ -78,7 +79,7 @@ fn elu_of(lo: &mut Lowering<'_, '_>, x: ValueId, alpha: f32) -> Result<ValueId> 
     piecewise(lo, x, below, x)
 }
 
-/// `alpha · (exp(z) − 1)` where x < 0, else 0: where it is not selected it must not overflow, since its derivative
+/// `alpha · (exp(z) − 1)` where x ≤ 0, else 0: where it is not selected it must not overflow, since its derivative
 /// would be 0 · ∞.
 fn less_than_nothing(
     lo: &mut Lowering<'_, '_>,
@@ -86,8 +87,8 @@ fn less_than_nothing(
     z: ValueId,
     alpha: f32,
 ) -> Result<ValueId> {
-    let (negative, zero) = (lo.negative(x)?, lo.scalar(0f32));
-    let z = lo.select(negative, z, zero)?;
+    let zero = lo.scalar(0f32);
+    let z = piecewise(lo, x, z, zero)?;
     let e = lo.exp(z)?;
     let less = lo.add_scalar(e, -1.0)?;
     lo.scale(less, alpha)
