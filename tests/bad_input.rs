@@ -2,35 +2,15 @@
 
 mod common;
 
-use common::nodes::{int, ints};
+use common::nodes::{info, int, ints};
 use common::{arrays, expect, fixture, model, refused};
 use pam_ir::onnx::proto::{
     FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
-    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
-    tensor_proto::DataLocation,
-    tensor_shape_proto::{Dimension, dimension},
-    type_proto,
+    TensorProto, tensor_proto::DataLocation, type_proto,
 };
 use pam_ir::tensor::Tensor;
 use prost::Message;
 use std::path::{Path, PathBuf};
-
-fn value(name: &str, shape: &[i64]) -> ValueInfoProto {
-    let dim =
-        |&d: &i64| Dimension { value: Some(dimension::Value::DimValue(d)), ..Dimension::default() };
-    let tensor = type_proto::Tensor {
-        elem_type: Some(1),
-        shape: Some(TensorShapeProto { dim: shape.iter().map(dim).collect() }),
-    };
-    ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(tensor)),
-            ..TypeProto::default()
-        }),
-        ..ValueInfoProto::default()
-    }
-}
 
 fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
     NodeProto {
@@ -43,15 +23,15 @@ fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
 }
 
 /// A model that computes y from x, both of a shape.
-fn graph(shape: &[i64], nodes: Vec<NodeProto>) -> ModelProto {
+fn graph(shape: &[usize], nodes: Vec<NodeProto>) -> ModelProto {
     ModelProto {
         ir_version: Some(10),
         opset_import: vec![OperatorSetIdProto { domain: None, version: Some(20) }],
         graph: Some(GraphProto {
             name: Some("g".to_owned()),
             node: nodes,
-            input: vec![value("x", shape)],
-            output: vec![value("y", shape)],
+            input: vec![info("x", 1, shape)],
+            output: vec![info("y", 1, shape)],
             ..GraphProto::default()
         }),
         ..ModelProto::default()
@@ -101,7 +81,7 @@ fn graphs_that_are_broken() {
     contains(&refuse_model(&twice), &["`y`"]);
     let mut missing = graph(&[2], vec![node("Abs", &["x"], &["z"])]);
     contains(&refuse_model(&missing), &["output `y`"]);
-    missing.graph.as_mut().unwrap().input.push(value("x", &[2]));
+    missing.graph.as_mut().unwrap().input.push(info("x", 1, &[2]));
     contains(&refuse_model(&missing), &["`x`"]);
     let shapes =
         graph(&[2], vec![node("MatMul", &["x", "x"], &["a"]), node("MatMul", &["a", "x"], &["y"])]);
@@ -210,7 +190,7 @@ fn products_of_integers_are_not_certified() {
         let inputs: &[&str] = if op == "Gemm" { &["x", "x"] } else { &["x"] };
         let mut model = graph(&[3, 3], vec![node(op, inputs, &["y"])]);
         let g = model.graph.as_mut().unwrap();
-        g.output[0] = value("y", if op == "Gemm" { &[3, 3] } else { &[1, 1] });
+        g.output[0] = info("y", 1, if op == "Gemm" { &[3, 3] } else { &[1, 1] });
         for v in g.input.iter_mut().chain(&mut g.output) {
             if let Some(type_proto::Value::TensorType(t)) = &mut v.r#type.as_mut().unwrap().value {
                 t.elem_type = Some(7);

@@ -1,0 +1,131 @@
+//! Ops that the op table lacks, against the compiler's own derivatives and against plain loops.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod gradients;
+mod recurrent;
+
+use common::nodes::{info, int, node, opset, text};
+use common::{executor, named};
+use pam_ir::onnx::import::{ImportOptions, ModelFile, import};
+use pam_ir::onnx::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use pam_ir::tensor::Tensor;
+
+/// The outputs of nodes with these operands, computed natively.
+pub fn evaluated(
+    nodes: Vec<NodeProto>,
+    inputs: &[(&str, Tensor)],
+    outputs: &[&str],
+) -> Vec<Tensor> {
+    let number = |t: &Tensor| pam_ir::onnx::tensor::number(t.dtype());
+    let model = ModelProto {
+        ir_version: Some(10),
+        opset_import: vec![
+            opset("", 21),
+            opset("com.microsoft", 1),
+            opset("ai.onnx.preview.training", 1),
+        ],
+        graph: Some(GraphProto {
+            name: Some("g".to_owned()),
+            node: nodes,
+            input: inputs.iter().map(|(n, t)| info(n, number(t), t.shape())).collect(),
+            output: outputs
+                .iter()
+                .map(|n| ValueInfoProto {
+                    name: Some((*n).to_owned()),
+                    ..ValueInfoProto::default()
+                })
+                .collect(),
+            ..GraphProto::default()
+        }),
+        ..ModelProto::default()
+    };
+    let file = ModelFile { model, path: "ops.onnx".into() };
+    let graph = import(&[file], &ImportOptions::default()).unwrap_or_else(|e| panic!("{e}")).graph;
+    let fed: Vec<(String, Tensor)> =
+        inputs.iter().map(|(n, t)| ((*n).to_owned(), t.clone())).collect();
+    let found = executor(&graph, "native").run(&fed).unwrap();
+    outputs.iter().map(|n| named(&found, n).clone()).collect()
+}
+
+#[test]
+fn integers_stand_for_floats() {
+    let x = Tensor::new([2, 3], vec![-1.0f32, 0.26, 300.0, 0.25, 0.75, -0.2]);
+    let scale = Tensor::vector(vec![0.5f32, 0.1]);
+    let zero = Tensor::vector(vec![3i8, -5]);
+    let nodes = vec![
+        node("QuantizeLinear", "x,s,z", "q", &[int("axis", 0)]),
+        node("DequantizeLinear", "q,s,z", "y", &[int("axis", 0)]),
+    ];
+    let found = evaluated(nodes, &[("x", x), ("s", scale), ("z", zero)], &["q", "y"]);
+    assert_eq!(found[0], Tensor::new([2, 3], vec![1i8, 4, 127, -3, 3, -7]));
+    let y = found[1].to_f64().unwrap();
+    for (found, expected) in y.iter().zip([-1.0, 0.5, 62.0, 0.2, 0.8, -0.2]) {
+        assert!((found - expected).abs() < 1e-6, "{y:?}");
+    }
+}
+
+#[test]
+fn sequences_are_taken_apart() {
+    let x = Tensor::new([5, 2], (0..10).map(|i| i as f32).collect::<Vec<f32>>());
+    let nodes = vec![
+        node("Constant", "", "two", &[int("value_int", 2)]),
+        node("Constant", "", "last", &[int("value_int", -1)]),
+        node("SplitToSequence", "x,two", "s", &[]),
+        node("SequenceAt", "s,last", "a", &[]),
+        node("SequenceInsert", "s,a", "t", &[]),
+        node("SequenceErase", "t,two", "u", &[]),
+        node("ConcatFromSequence", "u", "y", &[int("axis", 0)]),
+        node("SequenceLength", "u", "n", &[]),
+    ];
+    let found = evaluated(nodes, &[("x", x.clone())], &["a", "y", "n"]);
+    assert_eq!(found[0].to_f64().unwrap(), [8.0, 9.0]);
+    assert_eq!(found[1], x);
+    assert_eq!(found[2].to_i64().unwrap(), [3]);
+}
+
+#[test]
+fn samples_lie_between_their_neighbours() {
+    // A plane is sampled exactly inside; outside are zeros, the border, or what lies mirrored.
+    let x = Tensor::new([1, 1, 3, 4], (0..12).map(|i| i as f32).collect::<Vec<f32>>());
+    let grid = vec![-1.0f32, -1.0, 1.0, 1.0, 0.0, 0.0, 0.5, -0.25, 5.0 / 3.0, 0.0, -9.0, 0.0];
+    let grid = Tensor::new([1, 1, 6, 2], grid);
+    let inside = [0.0, 11.0, 5.5, 5.25];
+    for (padding, outside) in
+        [("zeros", [0.0, 0.0]), ("border", [7.0, 4.0]), ("reflection", [6.0, 4.0])]
+    {
+        let attrs = [int("align_corners", 1), text("padding_mode", padding)];
+        let nodes = vec![node("GridSample", "x,g", "y", &attrs)];
+        let y =
+            evaluated(nodes, &[("x", x.clone()), ("g", grid.clone())], &["y"])[0].to_f64().unwrap();
+        for (found, expected) in y.iter().zip(inside.iter().chain(&outside)) {
+            assert!((found - expected).abs() < 1e-5, "{padding}: {y:?}");
+        }
+    }
+}
+
+#[test]
+fn products_run_along_an_axis() {
+    let x = Tensor::new([2, 3], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let axis = node("Constant", "", "a", &[int("value_int", 1)]);
+    for (attrs, expected) in [
+        (vec![], [1.0, 2.0, 6.0, 4.0, 20.0, 120.0]),
+        (vec![int("exclusive", 1)], [1.0, 1.0, 2.0, 1.0, 4.0, 20.0]),
+        (vec![int("reverse", 1)], [6.0, 6.0, 3.0, 120.0, 30.0, 6.0]),
+    ] {
+        let nodes = vec![axis.clone(), node("CumProd", "x,a", "y", &attrs)];
+        let y = evaluated(nodes, &[("x", x.clone())], &["y"]);
+        assert_eq!(y[0].to_f64().unwrap(), expected);
+    }
+}
+
+/// In onnxruntime's gradient of a mean, the divisor is a number of elements.
+#[test]
+fn scales_may_be_integers() {
+    let nodes = vec![
+        node("Size", "x", "n", &[]),
+        node("com.microsoft::Scale", "x,n", "y", &[int("scale_down", 1)]),
+    ];
+    let y = evaluated(nodes, &[("x", Tensor::vector(vec![2.0f32, 6.0, 1.0, 8.0]))], &["y"]);
+    assert_eq!(y[0].to_f64().unwrap(), [0.5, 1.5, 0.25, 2.0]);
+}
