@@ -23,10 +23,7 @@ pub fn div(lo: &mut Lowering<'_, '_>, node: &Node) -> Result<()> {
         let y = lo.op(Op::Div, &[a, b], &[])?;
         return lo.set(node, 0, y);
     };
-    let negative = match (a, b) {
-        (Some(a), Some(b)) => Some(lo.op(Op::Xor, &[a, b], &[])?),
-        (a, b) => a.or(b),
-    };
+    let negative = differ(lo, a, b)?;
     let y = negated_where(lo, negative, quotient)?;
     set(lo, node, y)
 }
@@ -44,11 +41,7 @@ pub fn modulo(lo: &mut Lowering<'_, '_>, node: &Node) -> Result<()> {
         return set(lo, node, y);
     }
     // Of numbers of different signs, the floor lies one below the quotient.
-    let differ = match (below, under) {
-        (Some(below), Some(under)) => Some(lo.op(Op::Xor, &[below, under], &[])?),
-        (below, under) => below.or(under),
-    };
-    let rest = match differ {
+    let rest = match differ(lo, below, under)? {
         None => rest,
         Some(differ) => {
             let zero = lo.scalar(0i64);
@@ -60,6 +53,18 @@ pub fn modulo(lo: &mut Lowering<'_, '_>, node: &Node) -> Result<()> {
     };
     let y = negated_where(lo, under, rest)?;
     set(lo, node, y)
+}
+
+/// Where one of two conditions holds and not the other; nothing where neither can.
+fn differ(
+    lo: &mut Lowering<'_, '_>,
+    a: Option<ValueId>,
+    b: Option<ValueId>,
+) -> Result<Option<ValueId>> {
+    Ok(match (a, b) {
+        (Some(a), Some(b)) => Some(lo.op(Op::Xor, &[a, b], &[])?),
+        (a, b) => a.or(b),
+    })
 }
 
 /// Lets `y` be the result, in its shape.

@@ -6,7 +6,8 @@ use crate::graph::ValueId;
 use crate::op::Op;
 use crate::types::{DType, Type};
 
-/// Long short-term memory: `i, o, f = σ(x Wᵀ + h Rᵀ + P c + b)`, `c' = f c + i g(…)`, `h' = o h(c')`.
+/// Long short-term memory: `i, o, f = σ(x Wᵀ + h Rᵀ + P c + b)`, o with c' for c, `c' = f c + i tanh(x Wᵀ + h Rᵀ + b)`,
+/// `h' = o tanh(c')`.
 pub(super) fn lstm(v: &mut Translation<'_, '_>) -> Outputs {
     layer(
         v,
@@ -14,12 +15,12 @@ pub(super) fn lstm(v: &mut Translation<'_, '_>) -> Outputs {
     )
 }
 
-/// Gated recurrent unit: `z, r = σ(x Wᵀ + h Rᵀ + b)`, `n = g(x Wᵀ + (r h) Rᵀ + b)`, `h' = (1 − z) n + z h`.
+/// Gated recurrent unit: `z, r = σ(x Wᵀ + h Rᵀ + b)`, `n = tanh(x Wᵀ + (r h) Rᵀ + b)`, `h' = (1 − z) n + z h`.
 pub(super) fn gru(v: &mut Translation<'_, '_>) -> Outputs {
     layer(v, &Kind { gates: 3, states: 1, activations: &["Sigmoid", "Tanh"], step: gru_step })
 }
 
-/// Elman network: `h' = f(x Wᵀ + h Rᵀ + b)`.
+/// Elman network: `h' = tanh(x Wᵀ + h Rᵀ + b)`.
 pub(super) fn rnn(v: &mut Translation<'_, '_>) -> Outputs {
     layer(v, &Kind { gates: 1, states: 1, activations: &["Tanh"], step: rnn_step })
 }
