@@ -9,7 +9,7 @@ use pam_ir::onnx::import::{ImportOptions, ModelFile, import, recorded_nodes};
 use pam_ir::onnx::{load, tensor};
 use pam_ir::tensor::Tensor;
 use pam_passes::policy::Selector;
-use pam_passes::step::{LossSpec, OptimizerSpec, StepOptions, build};
+use pam_passes::step::{LossSpec, OptimizerSpec, StepOptions, build, warnings};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -161,7 +161,11 @@ fn training_step(
         optimizer: OptimizerSpec::parse(optimizer).map_err(|e| fail("--optimizer", e))?,
         freeze: freeze.collect::<Result<_, _>>()?,
     };
-    build(graph, &options).map_err(|e| Failure::compile(path, graph, &e))
+    let step = build(graph, &options).map_err(|e| Failure::compile(path, graph, &e))?;
+    for warning in warnings(&step) {
+        eprintln!("warning: {}: {warning}", path.display());
+    }
+    Ok(step)
 }
 
 /// Gives inputs the values of a file; names that are no inputs are left aside.

@@ -123,6 +123,8 @@ pub struct Meta {
     pub opset: i64,
     /// Model metadata (`metadata_props`), kept as it was.
     pub properties: BTreeMap<String, String>,
+    /// Metadata of the first file's graph.
+    pub graph_properties: BTreeMap<String, String>,
     /// Documentation of the model.
     pub doc: String,
 }

@@ -71,6 +71,10 @@ pub fn export(
             output: graph.outputs.iter().map(|o| value_info(&o.name, graph.ty(o.value))).collect(),
             initializer: writer.initializers(),
             doc_string: source.graph.as_ref().and_then(|g| g.doc_string.clone()),
+            metadata_props: source
+                .graph
+                .as_ref()
+                .map_or_else(Vec::new, |g| g.metadata_props.clone()),
             ..GraphProto::default()
         }),
         metadata_props: entries(&metadata),

@@ -10,6 +10,7 @@
 
 mod contraction;
 mod gradients;
+mod marks;
 mod movement;
 mod regenerate;
 mod selection;
@@ -95,7 +96,7 @@ fn reached(r: &Rebuild<'_>, from: &[ValueId]) -> Vec<bool> {
     for v in from {
         reached[v.index()] = true;
     }
-    for node in &graph.nodes {
+    for node in graph.nodes.iter().filter(|n| !marks::is_detached(n)) {
         if node.inputs.iter().flatten().any(|v| reached[v.index()]) {
             for v in node.outputs.iter().flatten() {
                 reached[v.index()] = graph.ty(*v).dtype.is_float();

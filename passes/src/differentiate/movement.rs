@@ -1,11 +1,13 @@
 //! Derivatives of ops that move elements: the cotangent moves back.
 
+use super::marks;
 use super::vjp::{Result, Vjp};
 use crate::lower::LowerError;
 use pam_ir::attr::Attr;
 use pam_ir::geometry::slice_ranges;
 use pam_ir::graph::ValueId;
 use pam_ir::op::{Op, normalize_axis};
+use pam_ir::tensor::Tensor;
 use pam_ir::types::{DType, Type};
 
 /// Gives the cotangents of the inputs of a node that moves elements; whether it does.
@@ -198,6 +200,10 @@ fn pad(v: &mut Vjp<'_, '_, '_>) -> Result {
 fn gather(v: &mut Vjp<'_, '_, '_>) -> Result {
     let (indices, d, ty) = (v.x(1)?, v.delta()?, v.type_of(0)?);
     let (axis, picked) = (axis(v, ty.rank())?, v.shape(indices));
+    let d = match marks::padding_row(v.node()) {
+        Some(row) => without_row(v, d, row)?,
+        None => d,
+    };
     // The axes of the indices and that of the rows are brought to the front.
     let (n, rank) = (picked.len(), ty.rank());
     let perm: Vec<usize> = (axis..axis + n).chain(0..axis).chain(axis + n..rank - 1 + n).collect();
@@ -217,6 +223,19 @@ fn gather(v: &mut Vjp<'_, '_, '_>) -> Result {
     }
     let cotangent = v.transpose(sums, &inverse)?;
     v.give(0, cotangent)
+}
+
+/// Rows of the cotangent, but zeros where row `row` was picked.
+fn without_row(v: &mut Vjp<'_, '_, '_>, d: ValueId, row: i64) -> Result<ValueId> {
+    let indices = v.x(1)?;
+    let row = v.constant(Tensor::scalar(row));
+    let dtype = v.ty(indices).dtype;
+    let row = v.cast(row, dtype)?;
+    let padding = v.op(Op::Equal, &[indices, row], &[])?;
+    let column = [v.shape(indices), vec![1; v.shape(d).len() - v.shape(indices).len()]].concat();
+    let padding = v.reshape(padding, &column)?;
+    let zero = v.number(0.0, d)?;
+    v.select(padding, zero, d)
 }
 
 /// Updates take the cotangents of the places they went to; data keeps those that were not replaced.

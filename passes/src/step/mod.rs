@@ -10,10 +10,13 @@
 
 mod loss;
 mod optimizer;
+mod signature;
+mod statistics;
 mod weights;
 
 pub use loss::LossSpec;
 pub use optimizer::OptimizerSpec;
+pub use signature::warnings;
 
 use crate::CompileError;
 use pam_ir::attr::Attr;
@@ -32,16 +35,22 @@ pub struct StepOptions {
     pub loss: LossSpec,
     /// The optimizer.
     pub optimizer: OptimizerSpec,
-    /// Parameters whose name matches are not trained.
+    /// Parameters, and running statistics, whose name matches stay what they are.
     pub freeze: Vec<Regex>,
+}
+
+impl StepOptions {
+    fn is_frozen(&self, name: &str) -> bool {
+        self.freeze.iter().any(|r| r.is_match(name))
+    }
 }
 
 /// Makes a training step of a forward graph.
 ///
-/// Trained are the float constants, and the float inputs with defaults, that the output depends on: not the
+/// Trained are what the file's exporter calls a parameter, and where it does not say, the float constants, and the float inputs with defaults, that the output depends on: not the
 /// statistics of normalisations, bounds and exponents, nor masks that hold infinities or numbers nearly as large. Of
 /// single numbers only those are that are a bias, slope, scale or shift of a layer, or have the name of a module's
-/// parameter, `block.0.scale`.
+/// parameter, `block.0.scale`. Statistics of normalisations that are in training mode are carried on as state.
 ///
 /// # Errors
 /// Where the graph carries state already, has nothing to train, or does not fit the loss.
@@ -55,7 +64,8 @@ pub fn build(graph: &Graph, options: &StepOptions) -> Result<Graph, CompileError
     let transposed = weights::transposed(&source);
     let trained = weights::trained(&source, options, &transposed);
     weights::check(&source, &trained, options)?;
-    promote(&mut source, &trained);
+    let statistics = statistics::running(&mut source, options);
+    promote(&mut source, trained.iter().chain(statistics.iter().map(|(old, _)| old)));
     let mut made = None;
     let last = source.nodes.len().checked_sub(1);
     let mut step = source.rebuild(|r, id, node| {
@@ -69,7 +79,7 @@ pub fn build(graph: &Graph, options: &StepOptions) -> Result<Graph, CompileError
         }
         r.copy(&Node { role: Role::Forward, mode: Mode::Native, ..node.clone() });
         if Some(id.index()) == last {
-            made = Some(finish(r, options, &trained)?);
+            made = Some(finish(r, options, &trained, &statistics)?);
         }
         Ok::<(), CompileError>(())
     })?;
@@ -99,6 +109,7 @@ fn finish(
     r: &mut Rebuild<'_>,
     options: &StepOptions,
     trained: &[ValueId],
+    statistics: &[(ValueId, ValueId)],
 ) -> Result<Made, CompileError> {
     let outputs: Vec<(String, ValueId)> =
         r.old.outputs.iter().map(|o| (o.name.clone(), r.get(o.value))).collect();
@@ -113,7 +124,11 @@ fn finish(
     let gradients = r.to.node_n(Op::Gradient, &inputs, &[], parameters.len()).map_err(defect)?;
     r.to.scope = scope("optimizer", Role::Optimizer, Component::Optimizer);
     let pairs: Vec<(ValueId, ValueId)> = parameters.into_iter().zip(gradients).collect();
-    let bindings = options.optimizer.append(&mut r.to, &pairs).map_err(defect)?;
+    let mut bindings = options.optimizer.append(&mut r.to, &pairs).map_err(defect)?;
+    for &(old, new) in statistics {
+        let (old, new) = (r.get(old), r.get(new));
+        bindings.push(bind(&mut r.to, old, new));
+    }
     Ok(Made { loss: name, bindings })
 }
 
@@ -125,9 +140,17 @@ fn scope(name: &str, role: Role, component: Component) -> Scope {
     Scope { name: name.to_owned(), role, component, ..Scope::default() }
 }
 
+/// Makes a value the next one of an input.
+fn bind(b: &mut Builder, old: ValueId, new: ValueId) -> Binding {
+    let old = b.graph().value(old).name.clone();
+    let new_name = format!("new.{old}");
+    b.output(&new_name, new);
+    Binding { new: new_name, old }
+}
+
 /// Makes inputs with defaults of constants.
-fn promote(graph: &mut Graph, trained: &[ValueId]) {
-    for &v in trained {
+fn promote<'a>(graph: &mut Graph, state: impl Iterator<Item = &'a ValueId>) {
+    for &v in state {
         let value = &mut graph.values[v.index()];
         if value.source == Source::Constant {
             value.source = Source::Input;

@@ -142,10 +142,8 @@ struct State<'b> {
 impl State<'_> {
     /// Makes a value the next one of an input.
     fn bind(&mut self, old: ValueId, new: ValueId) {
-        let old = self.b.graph().value(old).name.clone();
-        let new_name = format!("new.{old}");
-        self.b.output(&new_name, new);
-        self.bindings.push(Binding { new: new_name, old });
+        let binding = super::bind(self.b, old, new);
+        self.bindings.push(binding);
     }
 
     /// State of a parameter that begins as zeros.

@@ -1,6 +1,7 @@
 //! Which constants of a forward graph are weights, and which of those are one.
 
 use super::StepOptions;
+use super::signature::Signature;
 use crate::CompileError;
 use pam_ir::graph::{Graph, Node, Source, Value, ValueId};
 use pam_ir::op::Op;
@@ -15,9 +16,11 @@ const MASK: f64 = 1e30;
 /// exported, under its own name.
 ///
 /// One of PyTorch's exporters writes weights that begin equal once, and `Identity` nodes named as the others;
-/// what such a file shares is then shared on purpose. Others just merge them.
+/// what such a file shares is then shared on purpose. Others just merge them, unless their signature shows that each
+/// parameter is there.
 pub(super) fn separate(graph: &mut Graph) {
-    if !resolve(graph) {
+    let complete = Signature::of(graph).is_some_and(|s| s.missing.is_empty());
+    if !complete && !resolve(graph) {
         untie(graph);
     }
 }
@@ -107,19 +110,23 @@ pub(super) fn trained(
             weight[v.index()] |= takes_weight(graph, node, i);
         }
     }
-    let frozen = |name: &str| options.freeze.iter().any(|r| r.is_match(name));
+    let signature = Signature::of(graph);
+    let looks_like_one = |i: usize, v: &Value, data: &Tensor| {
+        let finite = || data.to_f64().is_some_and(|d| d.iter().all(|x| x.abs() < MASK));
+        !fixed[i]
+            && !is_constant_node(&v.name)
+            && (v.ty.elements() > 1 || v.ty.elements() == 1 && (weight[i] || is_path(&v.name)))
+            && finite()
+    };
     let values = graph.values.iter().enumerate();
     let trained = values.filter(|(i, v)| {
         let Some(data) = &v.data else { return false };
-        let finite = || data.to_f64().is_some_and(|d| d.iter().all(|x| x.abs() < MASK));
+        let known = signature.as_ref().and_then(|s| s.is_parameter(&v.name));
         read[*i]
-            && !fixed[*i]
             && !matches!(v.source, Source::Node { .. })
             && v.ty.dtype.is_float()
-            && !is_constant_node(&v.name)
-            && (v.ty.elements() > 1 || v.ty.elements() == 1 && (weight[*i] || is_path(&v.name)))
-            && !frozen(&v.name)
-            && finite()
+            && !options.is_frozen(&v.name)
+            && known.unwrap_or_else(|| looks_like_one(*i, v, data))
     });
     let trained = trained.filter(|(i, _)| made.iter().all(|(_, t)| t.index() != *i));
     trained.map(|(i, _)| ValueId(i as u32)).collect()
@@ -218,9 +225,14 @@ fn is_at_home(node: &Node, weight: &str) -> bool {
 
 /// Exporters merge weights that begin equal, such as the zeros of biases: a constant whose elements are
 /// all equal becomes one for each layer that reads it. Weights that differ in their elements are tied
-/// on purpose, and what belongs to a layer that is applied several times is tied with it.
+/// on purpose, and what belongs to a layer that is applied several times is tied with it. What is known to be no
+/// parameter stays one.
 fn untie(graph: &mut Graph) {
     let layers = nearest_layers(graph);
+    let signature = Signature::of(graph);
+    let known = |v: &Value| signature.as_ref().and_then(|s| s.is_parameter(&v.name));
+    let shared = |v: &Value| is_constant(v) && is_uniform(v) && known(v) != Some(false);
+    let shared: Vec<bool> = graph.values.iter().map(shared).collect();
     let mut copies: HashMap<(ValueId, Tie), ValueId> = HashMap::new();
     let mut known: HashMap<ValueId, usize> = HashMap::new();
     let mut ordinals: HashMap<(ValueId, Option<usize>), usize> = HashMap::new();
@@ -232,10 +244,7 @@ fn untie(graph: &mut Graph) {
     for (i, layer) in layers.into_iter().enumerate() {
         for slot in 0..graph.nodes[i].inputs.len() {
             let Some(v) = graph.nodes[i].inputs[slot] else { continue };
-            if !is_constant(graph.value(v))
-                || !is_uniform(graph.value(v))
-                || is_at_home(&graph.nodes[i], &graph.value(v).name)
-            {
+            if !shared[v.index()] || is_at_home(&graph.nodes[i], &graph.value(v).name) {
                 continue;
             }
             // Readers behind one application of a layer are different ones; their like behind another

@@ -20,7 +20,7 @@ pub use training::recorded_nodes;
 pub use translate::translated;
 
 use super::error::{At, OnnxError};
-use super::proto::{FunctionProto, GraphProto, ModelProto, ValueInfoProto};
+use super::proto::{FunctionProto, GraphProto, ModelProto, StringStringEntryProto, ValueInfoProto};
 use super::proto::{tensor_shape_proto::dimension::Value as Dim, type_proto::Value as TypeValue};
 use super::tensor;
 use crate::build::Builder;
@@ -113,14 +113,17 @@ const NODE_LIMIT: usize = 1_000_000;
 fn meta(model: &ModelProto) -> Meta {
     let producer = format!("{} {}", model.producer_name(), model.producer_version());
     let opset = model.opset_import.iter().find(|o| is_standard(o.domain()));
+    let pairs = |entries: &[StringStringEntryProto]| {
+        entries.iter().map(|p| (p.key().to_owned(), p.value().to_owned())).collect()
+    };
     Meta {
         producer: producer.trim().to_owned(),
         opset: opset.map_or(0, |o| o.version()),
-        properties: model
-            .metadata_props
-            .iter()
-            .map(|p| (p.key().to_owned(), p.value().to_owned()))
-            .collect(),
+        properties: pairs(&model.metadata_props),
+        graph_properties: model
+            .graph
+            .as_ref()
+            .map_or_else(BTreeMap::new, |g| pairs(&g.metadata_props)),
         doc: model.doc_string().to_owned(),
     }
 }

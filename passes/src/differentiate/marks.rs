@@ -1,0 +1,63 @@
+//! Where the derivative of a forward pass ends although its ops have one. A graph does not show it, but PyTorch's
+//! exporter notes with each node the call that it came from:
+//!
+//! ```text
+//! %detach : [num_users=1] = call_function[target=torch.ops.aten.detach.default](args = (%linear,), kwargs = {})
+//! ```
+
+use pam_ir::graph::Node;
+use pam_ir::op::Op;
+
+/// The key among the metadata of a node.
+const KEY: &str = "pkg.torch.onnx.fx_node";
+
+/// Whether a node is what `detach()` became.
+pub(super) fn is_detached(node: &Node) -> bool {
+    node.op == Op::Identity && call(node).is_some_and(|(target, _)| target.starts_with("detach"))
+}
+
+/// The row of an embedding's table that is not trained, its `padding_idx`, where a node gathers such rows.
+pub(super) fn padding_row(node: &Node) -> Option<i64> {
+    let (target, arguments) = call(node)?;
+    if node.op != Op::Gather || !target.starts_with("embedding.") {
+        return None;
+    }
+    let row = arguments.split(", ").nth(2)?.parse().ok()?;
+    // PyTorch's default is −1, which is no row.
+    Some(row).filter(|&r: &i64| r >= 0)
+}
+
+/// The name of the function of ATen that was called, and its arguments.
+fn call(node: &Node) -> Option<(&str, &str)> {
+    let (_, call) = node.metadata.get(KEY)?.split_once("[target=torch.ops.aten.")?;
+    let (target, rest) = call.split_once("](args = (")?;
+    let (arguments, _) = rest.split_once("), kwargs")?;
+    Some((target, arguments))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pam_ir::build::Builder;
+    use pam_ir::tensor::Tensor;
+
+    #[test]
+    fn padding_rows() {
+        let row = |arguments: &str| {
+            let mut b = Builder::new("g");
+            let table = b.constant("w", Tensor::new(vec![3], vec![1f32, 2.0, 3.0]));
+            let index = b.constant("i", Tensor::new(vec![1], vec![0i64]));
+            b.node(Op::Gather, &[table, index], &[]).unwrap();
+            let mut node = b.finish().nodes.remove(0);
+            let target = "call_function[target=torch.ops.aten.embedding.default]";
+            let text =
+                format!("%e : [num_users=1] = {target}(args = ({arguments}), kwargs = {{}})");
+            node.metadata.insert(KEY.to_owned(), text);
+            padding_row(&node)
+        };
+        assert_eq!(row("%p_e_weight, %i, 2"), Some(2));
+        assert_eq!(row("%p_e_weight, %i, 0, False, False"), Some(0));
+        assert_eq!(row("%p_e_weight, %i, -1, True"), None);
+        assert_eq!(row("%p_e_weight, %i"), None);
+    }
+}
