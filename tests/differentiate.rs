@@ -229,6 +229,37 @@ fn a_gradient_is_recognised_by_its_values() {
     assert!(error.contains("which value is the gradient of `w` is not clear"), "{error}");
 }
 
+/// What PyTorch's exporter notes with nodes: `detach()`, and the row of an embedding that only pads.
+#[test]
+fn derivatives_end_where_the_exporter_says() {
+    let text = "graph g {
+        in w: f32[3,2] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+        in rows: i64[3] = [0, 2, 2]
+        e: f32[3,2] = Gather(w, rows)
+        d: f32[3,2] = Identity(e)
+        p: f32[3,2] = Mul(e, d)
+        l: f32[] = ReduceSum(p) {keepdims=0}
+        g: f32[3,2] = Gradient(l, w)
+        out gradient = g
+    }";
+    let mut graph = pam_ir::text::parse(text, &[]).unwrap();
+    let native = Policy::preset("native").unwrap();
+    let gradient = |graph: &Graph| {
+        let compiled = compile(graph, &native).unwrap();
+        run(&compiled.graph, &[])[0].1.to_f64().unwrap()
+    };
+    assert_eq!(gradient(&graph), [2.0, 4.0, 0.0, 0.0, 20.0, 24.0]);
+    for (node, call) in
+        [(0, "embedding.default](args = (%p_w, %rows, 2)"), (1, "detach.default](args = (%e,)")]
+    {
+        let call = format!(
+            "%v : [num_users=1] = call_function[target=torch.ops.aten.{call}, kwargs = {{}})"
+        );
+        graph.nodes[node].metadata.insert("pkg.torch.onnx.fx_node".to_owned(), call);
+    }
+    assert_eq!(gradient(&graph), [1.0, 2.0, 0.0, 0.0, 0.0, 0.0]);
+}
+
 /// Derivatives where functions are put together from branches, and where a branch that is not taken, or a
 /// factor of the derivative, is infinite: what PyTorch gives.
 #[test]

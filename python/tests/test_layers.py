@@ -71,6 +71,26 @@ def test_pooling_without_a_batch_axis(tmp_path):
     exported(model, F.mse_loss, x, torch.randn(3, 4, 4), tmp_path)
 
 
+class Standardized(nn.Module):
+    """A strided convolution whose weight is normalised."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3, 3, 3))
+
+    def forward(self, x):
+        rows = self.weight.reshape(1, 4, -1)
+        rows = F.batch_norm(rows, None, None, training=True, momentum=0.0)
+        return F.conv2d(x, rows.reshape_as(self.weight), None, 2, 1)
+
+
+def test_a_standardised_weight_behind_a_pooling(tmp_path):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 3, 1), nn.MaxPool2d(3, 2, 1), Standardized()]
+    model, x = nn.Sequential(*layers), torch.randn(2, 3, 16, 16)
+    exported(model, F.mse_loss, x, torch.randn(2, 4, 4, 4), tmp_path)
+
+
 @pytest.mark.parametrize("batches", [0, 3])
 def test_batchnorm_without_momentum_averages_all_batches(batches, tmp_path):
     torch.manual_seed(0)

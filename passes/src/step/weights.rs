@@ -7,7 +7,7 @@ use pam_ir::graph::{Graph, Node, Source, Value, ValueId};
 use pam_ir::op::Op;
 use pam_ir::tensor::Tensor;
 use pam_ir::types::DType;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Numbers of such a size mask something; they are no weights.
 const MASK: f64 = 1e30;
@@ -38,8 +38,8 @@ fn resolve(graph: &mut Graph) -> bool {
         if !is_constant(graph.value(from)) || leaves {
             continue;
         }
-        // What differs in its elements is one weight under two names.
-        let own = if is_uniform(graph.value(from)) {
+        // What has as many numbers as a trained weight is one under two names.
+        let own = if has_few_numbers(graph.value(from)) {
             let name = graph.value(to).name.clone();
             graph.values[to.index()].name = format!("{name}.Identity");
             graph.add_value(Value { name, ..graph.value(from).clone() })
@@ -308,6 +308,17 @@ fn nearest_layers(graph: &Graph) -> Vec<Option<Layer>> {
 
 fn is_constant(v: &Value) -> bool {
     v.source == Source::Constant && v.ty.dtype.is_float() && v.ty.elements() > 1
+}
+
+/// Whether a constant repeats so few numbers that another one may well begin equal, such as a unit matrix.
+fn has_few_numbers(v: &Value) -> bool {
+    const FEW: usize = 16;
+    let Some(data) = v.data.as_ref().and_then(Tensor::to_f64) else { return false };
+    let mut different = BTreeSet::new();
+    data.iter().all(|x| {
+        different.insert(x.to_bits());
+        different.len() <= FEW.min(data.len() / 2)
+    })
 }
 
 fn is_uniform(v: &Value) -> bool {

@@ -155,6 +155,8 @@ def trace(model, step, arguments: tuple) -> torch.export.ExportedProgram:
                 tracing_mode="fake",
                 _allow_non_fake_inputs=True,
             )(*arguments)
+        # It makes views of reshapes again.
+        _reshape_views(graph)
     program = torch.export.export(graph, arguments)
     try:
         return program.run_decompositions(decomposition_table())
