@@ -229,6 +229,56 @@ fn a_gradient_is_recognised_by_its_values() {
     assert!(error.contains("which value is the gradient of `w` is not clear"), "{error}");
 }
 
+/// Of an op that moves and adds elements, the derivative is its transpose: ⟨A x, d⟩ = ⟨x, Aᵀ d⟩.
+#[test]
+fn movements_have_their_transposes_as_derivatives() {
+    let ops = [
+        ("4,5", "4,9", "Pad(x) {pads=[0, 3, 0, 1], mode=\"reflect\"}"),
+        ("4,5", "7,5", "Pad(x) {pads=[1, -1, 2, 1], mode=\"edge\"}"),
+        ("3,4,5", "3,7,8", "Pad(x) {pads=[5, 2, -2, 1], axes=[1, -1], mode=\"wrap\"}"),
+        ("4,5", "5,3", "Pad(x) {pads=[2, -1, -1, -1]}"),
+        ("4,5", "3,8", "CenterCropPad(x) {shape=[3, 8]}"),
+        ("4,5,2", "4,2,2", "CenterCropPad(x) {shape=[2], axes=[-2]}"),
+        ("2,3,4", "2,2,4", "GatherND(x, two) {batch_dims=1}"),
+        ("2,3,4", "2,3", "GatherND(x, three) {batch_dims=2}"),
+        (
+            "2,12,10",
+            "2,2,5,6",
+            "Col2Im(x) {image_shape=[5, 6], block_shape=[2, 3], pads=[0, 0, 1, 1], strides=[1, 2], dilations=[1, 2]}",
+        ),
+        ("1,4,3", "1,2,6", "Col2Im(x) {image_shape=[6], block_shape=[2], strides=[2]}"),
+    ];
+    for (from, to, op) in ops {
+        let text = format!(
+            "graph g {{
+                in x: f32[{from}]
+                in d: f32[{to}]
+                const two: i64[2,2,1] = [2, 0, -1, 2]
+                const three: i64[2,3,1] = [2, 0, -1, 2, 3, 3]
+                y: f32[{to}] = {op}
+                p: f32[{to}] = Mul(y, d)
+                l: f32[] = ReduceSum(p) {{keepdims=0}}
+                g: f32[{from}] = Gradient(l, x)
+                q: f32[{from}] = Mul(x, g)
+                m: f32[] = ReduceSum(q) {{keepdims=0}}
+                out l = l
+                out m = m
+            }}"
+        );
+        let graph = pam_ir::text::parse(&text, &[]).unwrap_or_else(|e| panic!("{op}: {e}"));
+        let compiled = compile(&graph, &Policy::preset("native").unwrap()).unwrap();
+        let whole = |name: &str, shape: &str, seed: i64| {
+            let shape: Vec<usize> = shape.split(',').map(|d| d.parse().unwrap()).collect();
+            let n = shape.iter().product::<usize>() as i64;
+            let data = (0..n).map(|i| ((i * seed) % 23 - 11) as f32).collect::<Vec<f32>>();
+            (name.to_owned(), Tensor::new(shape, data))
+        };
+        let outputs = run(&compiled.graph, &[whole("x", from, 7), whole("d", to, 5)]);
+        let numbers: Vec<f64> = outputs.iter().map(|o| o.1.as_scalar_f64().unwrap()).collect();
+        assert!(numbers[0] != 0.0 && numbers[0] == numbers[1], "{op}: {numbers:?}");
+    }
+}
+
 /// What PyTorch's exporter notes with nodes: `detach()`, and the row of an embedding that only pads.
 #[test]
 fn derivatives_end_where_the_exporter_says() {

@@ -1,6 +1,6 @@
 //! Index geometry that shape rules, lowering rules and the planner share: windows, slices, axes.
 
-use crate::op::{Call, normalize_axis};
+use crate::op::{Call, Op, normalize_axis};
 
 /// One spatial axis of a window op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +151,52 @@ pub fn slice_ranges(call: &Call<'_>, shape: &[usize]) -> Result<Vec<Range>, Stri
         ranges[axis] = Range { start: start as usize, step, len };
     }
     Ok(ranges)
+}
+
+/// For each axis of the output of a `Pad` or `CenterCropPad`, and each position along it, the position of the input
+/// whose elements stand there; `None` for the border.
+///
+/// # Errors
+/// Says which attribute does not fit.
+pub fn padded_positions(
+    call: &Call<'_>,
+    from: &[usize],
+    to: &[usize],
+) -> Result<Vec<Vec<Option<usize>>>, String> {
+    let mode = call.str("mode").unwrap_or("constant");
+    if from.contains(&0) && mode != "constant" {
+        return Err(format!("mode {mode} needs elements to repeat"));
+    }
+    let mut begins = vec![0; from.len()];
+    if call.op == Op::Pad {
+        let pads = call.ints("pads").ok_or("`pads` is missing")?;
+        let all: Vec<i64> = (0..from.len() as i64).collect();
+        for (&axis, &begin) in call.ints("axes").unwrap_or(&all).iter().zip(pads) {
+            begins[normalize_axis(axis, from.len())?] = begin;
+        }
+    } else {
+        let centre = |(&f, &t): (&usize, &usize)| {
+            if t >= f { ((t - f) / 2) as i64 } else { -(((f - t) / 2) as i64) }
+        };
+        begins = from.iter().zip(to).map(centre).collect();
+    }
+    let position = |axis: usize, i: usize| {
+        let n = from[axis] as i64;
+        let at = i as i64 - begins[axis];
+        let inside = match mode {
+            "edge" => at.clamp(0, n - 1),
+            "reflect" if n == 1 => 0,
+            "reflect" => {
+                let p = at.rem_euclid(2 * (n - 1));
+                p.min(2 * (n - 1) - p)
+            }
+            "wrap" => at.rem_euclid(n),
+            _ => at,
+        };
+        (0..n).contains(&inside).then_some(inside as usize)
+    };
+    let positions = |axis: usize| (0..to[axis]).map(|i| position(axis, i)).collect();
+    Ok((0..from.len()).map(positions).collect())
 }
 
 /// The axes of a reduction, ascending, each non-negative.

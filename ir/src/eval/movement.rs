@@ -2,7 +2,7 @@
 
 use super::strided::{broadcast_indices, indices, steps};
 use super::{Eval, tensor, zero};
-use crate::geometry::slice_ranges;
+use crate::geometry::{padded_positions, slice_ranges};
 use crate::op::{Op, normalize_axis};
 use crate::tensor::{Data, Tensor};
 use crate::types::{DType, Type};
@@ -42,7 +42,7 @@ impl Eval<'_> {
                 (0..ty.elements()).map(at).collect()
             }
             Op::Concat => return self.concat(),
-            Op::Pad => return self.pad(),
+            Op::Pad | Op::CenterCropPad => return self.pad(),
             Op::Trilu => return self.trilu(),
             _ => return None,
         };
@@ -87,32 +87,17 @@ impl Eval<'_> {
     fn pad(&self) -> Option<Tensor> {
         let ty = &self.types[0];
         let x = self.input(0)?;
-        if self.call.str("mode") != Some("constant") {
-            return None;
-        }
-        let pads = self.call.ints("pads")?;
-        let all: Vec<i64> = (0..ty.rank() as i64).collect();
-        let axes = self.call.ints("axes").unwrap_or(&all);
-        let mut before = vec![0; ty.rank()];
-        for (i, &axis) in axes.iter().enumerate() {
-            before[normalize_axis(axis, ty.rank()).ok()?] = pads[i];
-        }
+        let positions = padded_positions(self.call, x.shape(), &ty.shape).ok()?;
         let fill = match self.call.get(1) {
             Some(_) => self.input(1)?.clone(),
             None => Tensor::from_data([1], zero(ty.dtype))?,
         };
         let joined = join(ty.dtype, &[x, &fill])?;
-        let own = steps(x.shape());
+        let own = crate::tensor::strides(x.shape());
         let at = |flat: usize| {
-            let mut index = 0;
-            for (axis, i) in unravel(flat, &ty.shape).enumerate() {
-                let i = i as i64 - before[axis];
-                if i < 0 || i >= x.shape()[axis] as i64 {
-                    return x.elements();
-                }
-                index += i * own[axis];
-            }
-            index as usize
+            let along = |(axis, i): (usize, usize)| Some(positions[axis][i]? * own[axis]);
+            let offsets = unravel(flat, &ty.shape).enumerate().map(along);
+            offsets.sum::<Option<usize>>().unwrap_or(x.elements())
         };
         tensor(ty, joined.pick((0..ty.elements()).map(at)))
     }

@@ -4,7 +4,8 @@ use super::gather::index;
 use super::pool::rows;
 use super::{Io, Site, Step};
 use crate::host::number::with_size;
-use pam_ir::op::{Op, normalize_axis};
+use pam_ir::geometry::padded_positions;
+use pam_ir::op::Op;
 use pam_ir::tensor::strides;
 use pam_ir::types::DType;
 
@@ -20,58 +21,18 @@ pub struct Lookup {
 impl Lookup {
     pub(super) fn lower(site: Site<'_>) -> Result<Lookup, String> {
         let (from, to) = (site.input(0)?, site.output(0)?);
-        let own = strides(&from.shape);
-        let begins = match site.node.op {
-            Op::Pad => pads(site, from.rank())?,
-            _ => centres(&from.shape, &to.shape),
+        let (graph, own) = (site.graph, strides(&from.shape));
+        let positions =
+            graph.with_call(site.node, |call| padded_positions(call, &from.shape, &to.shape))?;
+        let offsets = |(positions, step): (Vec<Option<usize>>, usize)| {
+            positions.into_iter().map(|p| p.map(|p| p * step)).collect()
         };
-        let mode = site.node.str("mode").unwrap_or("constant");
-        let table = |axis: usize| {
-            let n = from.shape[axis] as i64;
-            let source = |i: usize| {
-                let at = i as i64 - begins[axis];
-                let inside = match mode {
-                    "edge" => at.clamp(0, n - 1),
-                    "reflect" if n == 1 => 0,
-                    "reflect" => {
-                        let p = at.rem_euclid(2 * (n - 1));
-                        p.min(2 * (n - 1) - p)
-                    }
-                    "wrap" => at.rem_euclid(n),
-                    _ => at,
-                };
-                (0..n).contains(&inside).then(|| inside as usize * own[axis])
-            };
-            (0..to.shape[axis]).map(source).collect()
-        };
-        if from.elements() == 0 && mode != "constant" {
-            return Err(format!("mode {mode} needs elements to repeat"));
-        }
         Ok(Lookup {
             size: to.dtype.size(),
-            tables: (0..to.rank()).map(table).collect(),
+            tables: positions.into_iter().zip(own).map(offsets).collect(),
             border: site.node.op == Op::Pad && site.node.input(1).is_some(),
         })
     }
-}
-
-/// How many positions each axis begins before the input does.
-fn pads(site: Site<'_>, rank: usize) -> Result<Vec<i64>, String> {
-    let pads = site.ints("pads")?;
-    let all: Vec<i64> = (0..rank as i64).collect();
-    let axes = site.node.ints("axes").unwrap_or(&all);
-    let mut begins = vec![0; rank];
-    for (&axis, &begin) in axes.iter().zip(pads) {
-        begins[normalize_axis(axis, rank)?] = begin;
-    }
-    Ok(begins)
-}
-
-fn centres(from: &[usize], to: &[usize]) -> Vec<i64> {
-    let centre = |(&f, &t): (&usize, &usize)| {
-        if t >= f { ((t - f) / 2) as i64 } else { -(((f - t) / 2) as i64) }
-    };
-    from.iter().zip(to).map(centre).collect()
 }
 
 impl Step for Lookup {
