@@ -56,7 +56,11 @@ impl Source {
             let Some((name, size)) = pair else {
                 return Err(Failure::new(format!("--dim {text}: is not of the form NAME=SIZE")));
             };
-            options.dims.insert(name.to_owned(), size);
+            if options.dims.insert(name.to_owned(), size).is_some_and(|other| other != size) {
+                return Err(Failure::new(format!(
+                    "--dim {text}: `{name}` has another size already"
+                )));
+            }
         }
         for text in &input.binds {
             // The names of outputs may hold `=`, those of inputs rarely do.
@@ -77,6 +81,12 @@ impl Source {
             files.push(ModelFile { path: path.clone(), model });
         }
         let imported = import(&files, &options)?;
+        for name in options.dims.keys().filter(|name| !imported.given_dims.contains(*name)) {
+            let path = files[0].path.display();
+            eprintln!(
+                "warning: {path}: --dim {name}: no input has a symbolic dimension of that name"
+            );
+        }
         let mut graph = imported.graph;
         for path in &input.inits {
             initialize(&mut graph, path)?;

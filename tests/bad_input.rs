@@ -285,6 +285,7 @@ fn options_that_mean_nothing() {
     contains(&with(&["--mantissa", "24"]), &["24"]);
     contains(&with(&["--offset", "2"]), &["2"]);
     contains(&with(&["--dim", "batch"]), &["NAME=SIZE"]);
+    contains(&with(&["--dim", "b=2", "--dim", "b=3"]), &["`b` has another size already"]);
     contains(&with(&["--bind", "nothing=x"]), &["no output is named `nothing`"]);
     let loss = with(&["--loss", "cross-entropy:axis=first", "--optimizer", "sgd"]);
     contains(&loss, &["`axis`", "`first`"]);
@@ -295,8 +296,10 @@ fn options_that_mean_nothing() {
     contains(&expect(2, train).1, &["a step needs a sample"]);
     expect(2, ["--no-such-option"]);
     expect(2, Vec::<&str>::new());
-    let (_, warning) = expect(0, [step, "-o", out.to_str().unwrap(), "--set", "/no such/=native"]);
+    let idle = ["--set", "/no such/=native", "--dim", "bach=2"];
+    let (_, warning) = expect(0, [&[step, "-o", out.to_str().unwrap()], &idle[..]].concat());
     contains(&warning, &["warning: the rule /no such/=native caught no node"]);
+    contains(&warning, &["--dim bach: no input has a symbolic dimension of that name"]);
     std::fs::remove_file(&out).unwrap();
 }
 

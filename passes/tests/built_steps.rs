@@ -157,6 +157,16 @@ fn what_begins_equal_and_has_names_is_not_tied() {
     assert_eq!(trained(&matrix("1.0, 0.5, 0.25, 2.0")), ["last.w"]);
 }
 
+#[test]
+fn what_the_loss_does_not_depend_on_is_not_trained() {
+    let lines = "in x: f32[2,2]\nconst w: f32[2,2] = [1.0, 2.0, 3.0, 4.0]\n\
+                 const other: f32[2,2] = [1.0, 2.0, 3.0, 5.0]\nconst rank: f32[2,2] = [2.0, 2.0, 3.0, 5.0]\n\
+                 y: f32[2,2] = MatMul(x, w)\nz: f32[2,2] = MatMul(y, other)\n\
+                 r: f32[2,2] = MatMul(x, rank)\ni: i64[2] = ArgMax(r) {axis=1, keepdims=0}\n\
+                 v: f32[2,2] = Gather(y, i)\nout v = v\nout z = z";
+    assert_eq!(trained(lines), ["w"]);
+}
+
 /// Lines as PyTorch's exporter writes them.
 fn signed(lines: &str, signature: &str) -> Graph {
     let mut graph = graph(lines);

@@ -12,7 +12,7 @@ use pam_ir::op::Op;
 const KEY: &str = "pkg.torch.onnx.fx_node";
 
 /// Whether a node is what `detach()` became.
-pub(super) fn is_detached(node: &Node) -> bool {
+pub(crate) fn is_detached(node: &Node) -> bool {
     node.op == Op::Identity && call(node).is_some_and(|(target, _)| target.starts_with("detach"))
 }
 

@@ -18,6 +18,7 @@ mod table;
 mod vjp;
 
 pub use gradients::{GradientEvidence, Gradients, Recognised, find};
+pub(crate) use marks::is_detached;
 pub(crate) use regenerate::{check_graph, regenerate};
 
 use crate::lower::{Arithmetic, LowerError, Lowering};

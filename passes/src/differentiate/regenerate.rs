@@ -116,7 +116,10 @@ fn differentiate(
     each.map(|(v, parameter)| {
         v.ok_or_else(|| {
             let reason = format!("no path leads from the parameter `{parameter}` to the loss");
-            CompileError::general(reason, "leave it out of the bindings, or keep the backward pass")
+            CompileError::general(
+                reason,
+                "--freeze it, leave it out of the bindings, or keep the backward pass",
+            )
         })
     })
     .collect()

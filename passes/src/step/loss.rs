@@ -64,14 +64,27 @@ impl LossSpec {
         }
     }
 
+    /// The output that the loss is, or is made of, where there is such a one.
+    pub(super) fn output<'o>(
+        &self,
+        outputs: &'o [(String, ValueId)],
+        dtype: impl Fn(ValueId) -> DType,
+    ) -> Option<&'o (String, ValueId)> {
+        outputs.iter().find(|(name, v)| match self {
+            LossSpec::Output(wanted) => name == wanted,
+            _ => dtype(*v) == DType::F32,
+        })
+    }
+
     /// Appends the loss; its name, its value, and whether it is a new output.
     pub(super) fn append(
         &self,
         b: &mut Builder,
         outputs: &[(String, ValueId)],
     ) -> Result<(String, ValueId, bool), CompileError> {
+        let output = self.output(outputs, |v| b.ty(v).dtype);
         if let LossSpec::Output(name) = self {
-            let Some((_, v)) = outputs.iter().find(|(n, _)| n == name) else {
+            let Some((_, v)) = output else {
                 let known: Vec<String> = outputs.iter().map(|(n, _)| format!("`{n}`")).collect();
                 let reason = format!("no output is named `{name}`; there are {}", known.join(", "));
                 return Err(CompileError::general(reason, "name one, or use cross-entropy or mse"));
@@ -83,8 +96,7 @@ impl LossSpec {
             }
             return Ok((name.clone(), *v, false));
         }
-        let float = outputs.iter().find(|(_, v)| b.ty(*v).dtype == DType::F32);
-        let Some((name, scores)) = float else {
+        let Some((name, scores)) = output else {
             let reason = "the model has no output of f32 to compute a loss from".to_owned();
             return Err(CompileError::general(reason, "name a scalar output as --loss"));
         };

@@ -3,6 +3,7 @@
 use super::StepOptions;
 use super::signature::Signature;
 use crate::CompileError;
+use crate::differentiate::is_detached;
 use pam_ir::graph::{Graph, Node, Source, Value, ValueId};
 use pam_ir::op::Op;
 use pam_ir::tensor::Tensor;
@@ -97,7 +98,12 @@ pub(super) fn trained(
     options: &StepOptions,
     made: &[(ValueId, ValueId)],
 ) -> Vec<ValueId> {
-    let needed = graph.ancestors(graph.outputs.iter().map(|o| o.value));
+    let outputs: Vec<(String, ValueId)> =
+        graph.outputs.iter().map(|o| (o.name.clone(), o.value)).collect();
+    let loss = options.loss.output(&outputs, |v| graph.ty(v).dtype);
+    // Where there is none, making the loss will say so.
+    let needed = loss
+        .map_or_else(|| vec![true; graph.nodes.len()], |(_, loss)| differentiated(graph, *loss));
     let mut read = vec![false; graph.values.len()];
     let mut fixed = vec![false; graph.values.len()];
     // Where a single number is a weight, and not a constant of a formula.
@@ -130,6 +136,21 @@ pub(super) fn trained(
     });
     let trained = trained.filter(|(i, _)| made.iter().all(|(_, t)| t.index() != *i));
     trained.map(|(i, _)| ValueId(i as u32)).collect()
+}
+
+/// The nodes that derivatives of a value flow through: those it depends on by way of floats.
+fn differentiated(graph: &Graph, value: ValueId) -> Vec<bool> {
+    let mut needed = vec![false; graph.nodes.len()];
+    let mut stack = vec![value];
+    while let Some(v) = stack.pop() {
+        let Some(node) = graph.producer(v) else { continue };
+        if is_detached(graph.node(node)) || std::mem::replace(&mut needed[node.index()], true) {
+            continue;
+        }
+        let inputs = graph.node(node).inputs.iter().flatten();
+        stack.extend(inputs.filter(|v| graph.ty(**v).dtype.is_float()));
+    }
+    needed
 }
 
 /// Refuses what cannot be trained, and names to freeze that nothing has.

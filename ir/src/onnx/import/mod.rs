@@ -65,6 +65,8 @@ pub struct Imported {
     pub graph: Graph,
     /// Symbolic dimensions that got [`ImportOptions::default_dim`].
     pub defaulted_dims: BTreeSet<String>,
+    /// Symbolic dimensions that got one of [`ImportOptions::dims`].
+    pub given_dims: BTreeSet<String>,
 }
 
 /// Imports one model, or links several into one step: an input of a later file that has the name of
@@ -82,6 +84,7 @@ pub fn import(files: &[ModelFile], options: &ImportOptions) -> Result<Imported, 
         builder: Builder::new(if name.is_empty() { "graph" } else { name }),
         known: HashMap::new(),
         defaulted_dims: BTreeSet::new(),
+        given_dims: BTreeSet::new(),
         budget: NODE_LIMIT,
         unknown: Vec::new(),
         sequences: translate::Sequences::default(),
@@ -104,7 +107,8 @@ pub fn import(files: &[ModelFile], options: &ImportOptions) -> Result<Imported, 
     graph.drop_unused_values();
     graph.meta = meta(&first.model);
     graph.bindings = bindings::find(files, &graph, options)?;
-    Ok(Imported { graph, defaulted_dims: importer.defaulted_dims })
+    let Importer { defaulted_dims, given_dims, .. } = importer;
+    Ok(Imported { graph, defaulted_dims, given_dims })
 }
 
 /// Unrolling may not make more nodes than this.
@@ -139,6 +143,7 @@ struct Importer<'a> {
     /// Values whose elements are known: constants and what shape arithmetic made of them.
     known: HashMap<ValueId, Tensor>,
     defaulted_dims: BTreeSet<String>,
+    given_dims: BTreeSet<String>,
     /// Nodes that may still be made.
     budget: usize,
     /// Ops the table does not know; all are reported at once.
@@ -358,6 +363,7 @@ impl Importer<'_> {
 
     fn dim(&mut self, context: &Context<'_>, input: &str, dim: &str) -> Result<usize, OnnxError> {
         if let Some(&size) = self.options.dims.get(dim) {
+            self.given_dims.insert(dim.to_owned());
             return Ok(size);
         }
         let Some(size) = self.options.default_dim else {
