@@ -279,6 +279,35 @@ fn movements_have_their_transposes_as_derivatives() {
     }
 }
 
+/// Two losses that share what they are made of, one of which holds the gradient of the other as a penalty.
+#[test]
+fn gradients_of_several_losses() {
+    let text = "graph g {
+        in x: f32[2] = [3.0, -2.0]
+        in w: f32[2] = [1.5, 2.0]
+        s: f32[2] = Mul(x, x)
+        p: f32[2] = Mul(s, w)
+        l: f32[] = ReduceSum(p) {keepdims=0}
+        a: f32[2], b: f32[2] = Gradient(l, x, w)
+        q: f32[2] = Mul(a, a)
+        m: f32[] = ReduceSum(q) {keepdims=0}
+        t: f32[] = Add(l, m)
+        c: f32[2] = Gradient(t, w)
+        out a = a
+        out b = b
+        out c = c
+    }";
+    let graph = pam_ir::text::parse(text, &[]).unwrap();
+    let compiled = compile(&graph, &Policy::preset("native").unwrap()).unwrap();
+    let outputs = run(&compiled.graph, &[]);
+    let numbers = |name: &str| named(&outputs, name).to_f64().unwrap();
+    // 2xw; x²; x² + 8x²w.
+    assert_eq!(numbers("a"), [9.0, -8.0]);
+    assert_eq!(numbers("b"), [9.0, 4.0]);
+    assert_eq!(numbers("c"), [117.0, 68.0]);
+    certified(&graph, &Policy::preset("approx").unwrap());
+}
+
 /// What PyTorch's exporter notes with nodes: `detach()`, and the row of an embedding that only pads.
 #[test]
 fn derivatives_end_where_the_exporter_says() {

@@ -140,7 +140,10 @@ pub fn compile_with(
         return Err(CompileError::general(reason, "name it in the metadata `pam.gradients`"));
     }
     let (lowered, rewrites) = match &gradients {
-        Some(gradients) => differentiate::regenerate(&source, gradients, arithmetic)?,
+        Some(found) if found.evidence == GradientEvidence::Op => {
+            differentiate::answer(&source, arithmetic)?
+        }
+        Some(found) => differentiate::regenerate(&source, found, arithmetic)?,
         None => lower(&source, arithmetic)?,
     };
     check(&lowered, "lowering");
@@ -197,9 +200,7 @@ fn gradients(
     let forward = |n: &&Node| matches!(n.role, Role::Forward | Role::Loss);
     let exact = graph.nodes.iter().filter(forward).find(|n| n.mode == Mode::Exact && multiplies(n));
     if graph.nodes.iter().any(|n| n.op == Op::Gradient) {
-        let remedy = "ask for the gradients of one loss";
-        return differentiate::find(graph, recognised)
-            .map_err(|e| CompileError::general(e, remedy));
+        return differentiate::find(graph, recognised).map_err(|e| CompileError::general(e, ""));
     }
     match (policy.backward, exact) {
         (Backward::Keep, Some(node)) => {

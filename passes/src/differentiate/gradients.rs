@@ -54,9 +54,9 @@ pub type Recognised = BTreeMap<String, String>;
 /// Finds the gradients of a labelled training step; `None` where it has no loss or trains nothing.
 ///
 /// # Errors
-/// Where gradients of several values are asked for, or one may be none of the values.
+/// Where a gradient may be none of the values.
 pub fn find(graph: &Graph, recognised: &Recognised) -> Result<Option<Gradients>, String> {
-    if let Some(asked) = asked(graph)? {
+    if let Some(asked) = asked(graph) {
         return Ok(Some(asked));
     }
     let Some(loss) = loss_output(graph) else { return Ok(None) };
@@ -130,8 +130,8 @@ fn candidates(graph: &Graph, next: ValueId, parameter: ValueId, forward: &[bool]
     fitting.map(|&v| graph.value(v).name.clone()).collect()
 }
 
-/// What the ops `Gradient` of a graph ask for.
-fn asked(graph: &Graph) -> Result<Option<Gradients>, String> {
+/// What the ops `Gradient` of a graph ask for; the loss is that of the first.
+fn asked(graph: &Graph) -> Option<Gradients> {
     let mut found: Option<Gradients> = None;
     let name = |v: ValueId| graph.value(v).name.clone();
     for node in graph.nodes.iter().filter(|n| n.op == Op::Gradient) {
@@ -139,17 +139,14 @@ fn asked(graph: &Graph) -> Result<Option<Gradients>, String> {
         let pairs = node.inputs[1..].iter().zip(&node.outputs);
         let pairs = pairs.filter_map(|(x, d)| Some((name((*x)?), name((*d)?))));
         let all = found.get_or_insert_with(|| Gradients {
-            loss: loss.clone(),
+            loss,
             pairs: Vec::new(),
             evidence: GradientEvidence::Op,
             open: Vec::new(),
         });
-        if all.loss != loss {
-            return Err(format!("gradients of both `{}` and `{loss}` are asked for", all.loss));
-        }
         all.pairs.extend(pairs);
     }
-    Ok(found)
+    found
 }
 
 /// Marks the values that a value depends on.

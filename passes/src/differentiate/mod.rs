@@ -19,7 +19,7 @@ mod vjp;
 
 pub use gradients::{GradientEvidence, Gradients, Recognised, find};
 pub(crate) use marks::is_detached;
-pub(crate) use regenerate::{check_graph, regenerate};
+pub(crate) use regenerate::{answer, check_graph, regenerate};
 
 use crate::lower::{Arithmetic, LowerError, Lowering};
 use pam_ir::attr::Attr;

@@ -5,7 +5,7 @@ use crate::lower::Arithmetic;
 use crate::{CompileError, Rewrite, lower_node};
 use pam_ir::build::Rebuild;
 use pam_ir::graph::{Graph, Node, NodeId, Output, ValueId};
-use pam_ir::op::Level;
+use pam_ir::op::{Level, Op};
 use pam_ir::role::Mode;
 use std::collections::HashMap;
 
@@ -43,6 +43,33 @@ pub(crate) fn regenerate(
         Ok(())
     })?;
     Ok((rebuilt, rewrites))
+}
+
+/// Lowers a labelled graph with its ops `Gradient` answered where they stand: by the derivatives of all that comes
+/// before them, other gradients included.
+pub(crate) fn answer(
+    graph: &Graph,
+    arithmetic: Arithmetic,
+) -> Result<(Graph, Vec<Rewrite>), CompileError> {
+    let asks = |n: &&Node| n.op == Op::Gradient;
+    let losses = graph.nodes.iter().filter(asks).filter_map(|n| n.input(0));
+    let on_path = graph.ancestors(losses);
+    let mut rewrites = Vec::new();
+    let answered = graph.rebuild(|r, id, node| {
+        let (Op::Gradient, Some(loss)) = (node.op, node.input(0)) else {
+            let decomposed = on_path[id.index()] && node.mode == Mode::Native;
+            return forward(r, node, decomposed, arithmetic, &mut rewrites);
+        };
+        let wanted: Vec<ValueId> = node.inputs[1..].iter().flatten().copied().collect();
+        let name = |v: ValueId| graph.value(v).name.as_str();
+        let parameters: Vec<&str> = wanted.iter().map(|&v| name(v)).collect();
+        let new = differentiate(r, arithmetic, loss, &wanted, &parameters, name(loss))?;
+        for (old, new) in node.outputs.iter().zip(new) {
+            old.iter().for_each(|&old| r.set(old, new));
+        }
+        Ok(())
+    })?;
+    Ok((answered, rewrites))
 }
 
 /// A graph in native arithmetic that computes the gradient of each parameter twice: `imported.<p>` as

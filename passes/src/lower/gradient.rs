@@ -6,7 +6,5 @@ use pam_ir::graph::Node;
 /// A gradient is computed by differentiating the graph; where that has not been possible, the node says
 /// so.
 pub fn gradient(_: &mut Lowering<'_, '_>, _: &Node) -> Result<(), LowerError> {
-    let reason =
-        "only gradients of one value, by values that no other gradient is taken of, are computed";
-    Err(LowerError(reason.to_owned()))
+    Err(LowerError("a gradient is not computed by itself, but with its graph".to_owned()))
 }
