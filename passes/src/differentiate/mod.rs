@@ -10,6 +10,7 @@
 
 mod contraction;
 mod gradients;
+mod indexing;
 mod marks;
 mod movement;
 mod regenerate;
