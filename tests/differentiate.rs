@@ -279,6 +279,38 @@ fn movements_have_their_transposes_as_derivatives() {
     }
 }
 
+/// Updates that reach the extreme of their place share its cotangent; what lies below it gets nothing.
+#[test]
+fn extremes_that_are_scattered() {
+    for (op, sign) in [("max", ""), ("min", "-")] {
+        let text = format!(
+            "graph g {{
+                in x: f32[3] = [{sign}1.0, {sign}5.0, {sign}2.0]
+                in u: f32[5] = [{sign}3.0, {sign}3.0, {sign}5.0, {sign}1.0, {sign}2.0]
+                in i: i64[5] = [0, 0, 1, 1, 2]
+                in j: i64[5,1] = [0, 0, 1, 1, 2]
+                const d: f32[3] = [8.0, 16.0, 32.0]
+                y: f32[3] = ScatterElements(x, i, u) {{axis=0, reduction=\"{op}\"}}
+                z: f32[3] = ScatterND(x, j, u) {{reduction=\"{op}\"}}
+                s: f32[3] = Add(y, z)
+                p: f32[3] = Mul(s, d)
+                l: f32[] = ReduceSum(p) {{keepdims=0}}
+                a: f32[3], b: f32[5] = Gradient(l, x, u)
+                out a = a
+                out b = b
+            }}"
+        );
+        let graph = pam_ir::text::parse(&text, &[]).unwrap();
+        for policy in ["native", "approx"] {
+            let compiled = compile(&graph, &Policy::preset(policy).unwrap()).unwrap();
+            let outputs = run(&compiled.graph, &[]);
+            assert_eq!(named(&outputs, "a").to_f64().unwrap(), [0.0, 16.0, 32.0], "{op}, {policy}");
+            let shares = [8.0, 8.0, 16.0, 0.0, 32.0];
+            assert_eq!(named(&outputs, "b").to_f64().unwrap(), shares, "{op}, {policy}");
+        }
+    }
+}
+
 /// Two losses that share what they are made of, one of which holds the gradient of the other as a penalty.
 #[test]
 fn gradients_of_several_losses() {

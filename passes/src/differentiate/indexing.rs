@@ -157,6 +157,7 @@ fn scatter(v: &mut Vjp<'_, '_, '_>) -> Result {
     let added = match node.str("reduction") {
         None | Some("none") => false,
         Some("add") => true,
+        Some("max" | "min") => return scattered_extremes(v),
         Some(other) => return Err(LowerError(format!("no derivative with reduction `{other}`"))),
     };
     if v.wants(2) {
@@ -174,4 +175,26 @@ fn scatter(v: &mut Vjp<'_, '_, '_>) -> Result {
         v.give(0, cotangent)?;
     }
     Ok(())
+}
+
+/// Equal extremes of one place share its cotangent evenly, as in PyTorch.
+fn scattered_extremes(v: &mut Vjp<'_, '_, '_>) -> Result {
+    let (data, indices, updates) = (v.x(0)?, v.x(1)?, v.x(2)?);
+    let (y, d, node) = (v.y()?, v.delta()?, v.node());
+    let axis = v.copied(&["axis"]);
+    let pick = if node.op == Op::ScatterND { Op::GatherND } else { Op::GatherElements };
+    let reached = v.op(pick, &[y, indices], &axis)?;
+    let (kept, won) =
+        (v.op(Op::Equal, &[data, y], &[])?, v.op(Op::Equal, &[updates, reached], &[])?);
+    let dtype = v.ty(d).dtype;
+    let (own, others) = (v.cast(kept, dtype)?, v.cast(won, dtype)?);
+    let sums = [&axis[..], &[("reduction", "add".into())]].concat();
+    let count = v.op(node.op, &[own, indices, others], &sums)?;
+    let share = v.div(d, count)?;
+    let zero = v.number(0.0, d)?;
+    let cotangent = v.select(kept, share, zero)?;
+    v.give(0, cotangent)?;
+    let shares = v.op(pick, &[share, indices], &axis)?;
+    let cotangent = v.select(won, shares, zero)?;
+    v.give(2, cotangent)
 }
