@@ -75,7 +75,7 @@ pub fn warnings(step: &Graph) -> Vec<String> {
     let unknown: Vec<&str> = names.filter(|name| !signature.parameters.contains(name)).collect();
     if !unknown.is_empty() {
         warnings.push(format!(
-            "{} trained in place of parameters that were folded or merged on export (the file has none of these: {}); \
+            "{} trained in place of parameters that were folded or merged on export (the file names nothing {}); \
              torch.onnx.export(…, optimize=False) keeps each as it is",
             some(&unknown),
             some(&signature.missing)
