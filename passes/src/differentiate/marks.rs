@@ -5,7 +5,7 @@
 //! %detach : [num_users=1] = call_function[target=torch.ops.aten.detach.default](args = (%linear,), kwargs = {})
 //! ```
 
-use pam_ir::graph::Node;
+use pam_ir::graph::{Graph, Node};
 use pam_ir::op::Op;
 
 /// The key among the metadata of a node.
@@ -14,6 +14,16 @@ const KEY: &str = "pkg.torch.onnx.fx_node";
 /// Whether a node is what `detach()` became.
 pub(crate) fn is_detached(node: &Node) -> bool {
     node.op == Op::Identity && call(node).is_some_and(|(target, _)| target.starts_with("detach"))
+}
+
+/// Whether nodes read what `detach()` gave, but none is what it became: the exporter has dropped it.
+pub(crate) fn lost_detach(graph: &Graph) -> bool {
+    let reads = |node: &Node| {
+        call(node).is_some_and(|(_, arguments)| {
+            arguments.split([',', ' ', '[', ']', '(', ')']).any(|a| a.starts_with("%detach"))
+        })
+    };
+    graph.nodes.iter().any(reads) && !graph.nodes.iter().any(is_detached)
 }
 
 /// The row of an embedding's table that is not trained, its `padding_idx`, where a node gathers such rows.

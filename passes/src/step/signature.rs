@@ -12,6 +12,7 @@
 //! linear: USER_OUTPUT
 //! ```
 
+use crate::differentiate::lost_detach;
 use pam_ir::graph::Graph;
 use pam_ir::op::Op;
 use std::collections::BTreeSet;
@@ -65,7 +66,7 @@ impl<'g> Signature<'g> {
 }
 
 /// What a user should know of a step that [`super::build`] made of an exported program: parameters that were folded
-/// or merged, so that others are trained in their place, and updates of buffers that were lost.
+/// or merged, so that others are trained in their place, and updates of buffers or ends of derivatives that were lost.
 pub fn warnings(step: &Graph) -> Vec<String> {
     let Some(signature) = Signature::of(step) else { return Vec::new() };
     let mut warnings = Vec::new();
@@ -80,6 +81,13 @@ pub fn warnings(step: &Graph) -> Vec<String> {
             some(&unknown),
             some(&signature.missing)
         ));
+    }
+    if lost_detach(step) {
+        warnings.push(
+            "derivatives flow through a `detach()` that was optimised away on export; \
+             torch.onnx.export(…, optimize=False) keeps it"
+                .to_owned(),
+        );
     }
     let bound = |buffer: &&str| step.bindings.iter().any(|b| b.old == **buffer);
     let lost: Vec<&str> = signature.updated.iter().copied().filter(|b| !bound(b)).collect();

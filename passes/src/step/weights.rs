@@ -8,7 +8,7 @@ use pam_ir::graph::{Graph, Node, Source, Value, ValueId};
 use pam_ir::op::Op;
 use pam_ir::tensor::Tensor;
 use pam_ir::types::DType;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 /// Numbers of such a size mask something; they are no weights.
 const MASK: f64 = 1e30;
@@ -36,11 +36,12 @@ fn resolve(graph: &mut Graph) -> bool {
         };
         let from = renamed.get(&from).copied().unwrap_or(from);
         let leaves = graph.outputs.iter().any(|o| o.value == to);
-        if !is_constant(graph.value(from)) || leaves {
+        if !is_constant(graph.value(from)) || leaves || is_detached(node) {
             continue;
         }
-        // What has as many numbers as a trained weight is one under two names.
-        let own = if has_few_numbers(graph.value(from)) {
+        // What is tied on purpose is one parameter with one name; another parameter's name is that of a weight of
+        // its own. Other exporters name what reads a weight.
+        let own = if is_path(&graph.value(to).name) || is_uniform(graph.value(from)) {
             let name = graph.value(to).name.clone();
             graph.values[to.index()].name = format!("{name}.Identity");
             graph.add_value(Value { name, ..graph.value(from).clone() })
@@ -180,10 +181,12 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Whether operand `i` of an op says how to compute, like statistics that are measured, bounds and exponents.
+/// Whether operand `i` of an op says how to compute, like statistics that are measured, bounds, exponents and the
+/// weights of classes.
 fn parametrises(op: Op, i: usize) -> bool {
     match op {
         Op::BatchNormalization => i >= 3,
+        Op::SoftmaxCrossEntropyLoss | Op::NegativeLogLikelihoodLoss => i == 2,
         Op::Clip | Op::Pow | Op::OneHot => i >= 1,
         Op::Equal => true,
         _ => false,
@@ -329,17 +332,6 @@ fn nearest_layers(graph: &Graph) -> Vec<Option<Layer>> {
 
 fn is_constant(v: &Value) -> bool {
     v.source == Source::Constant && v.ty.dtype.is_float() && v.ty.elements() > 1
-}
-
-/// Whether a constant repeats so few numbers that another one may well begin equal, such as a unit matrix.
-fn has_few_numbers(v: &Value) -> bool {
-    const FEW: usize = 16;
-    let Some(data) = v.data.as_ref().and_then(Tensor::to_f64) else { return false };
-    let mut different = BTreeSet::new();
-    data.iter().all(|x| {
-        different.insert(x.to_bits());
-        different.len() <= FEW.min(data.len() / 2)
-    })
 }
 
 fn is_uniform(v: &Value) -> bool {
