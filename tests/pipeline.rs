@@ -3,6 +3,9 @@
 mod common;
 
 use common::{STEPS, arrays, difference, expect, fixture, model, named};
+use pam_ir::onnx::load::load;
+use pam_ir::onnx::proto::StringStringEntryProto;
+use prost::Message;
 use std::path::{Path, PathBuf};
 
 /// Arguments of several kinds as one.
@@ -218,4 +221,22 @@ fn a_partly_native_policy_is_certified_mixed_and_lists_what_is_left() {
         .map(|n| n["scalars"].as_u64().unwrap())
         .sum();
     assert_eq!(Some(left), json["multiplies"]["after"]["scalars"].as_u64());
+}
+
+#[test]
+fn metadata_of_model_and_graph_survive() {
+    let entry = |key: &str| StringStringEntryProto {
+        key: Some(key.to_owned()),
+        value: Some("kept".to_owned()),
+    };
+    let mut source = load(&model("mlp")).unwrap();
+    source.metadata_props.push(entry("of.model"));
+    source.graph.as_mut().unwrap().metadata_props.push(entry("of.graph"));
+    let folder = tempfile::tempdir().unwrap();
+    let (path, out) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
+    std::fs::write(&path, source.encode_to_vec()).unwrap();
+    expect(0, [path.as_os_str(), "-o".as_ref(), out.as_os_str()]);
+    let written = load(&out).unwrap();
+    assert!(written.metadata_props.contains(&entry("of.model")));
+    assert_eq!(written.graph.unwrap().metadata_props, [entry("of.graph")]);
 }
