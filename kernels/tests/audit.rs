@@ -157,7 +157,7 @@ fn kernels_are_clean_and_planted_multiplications_are_found() {
         "facts::gather",
         "pack::sums",
         "pack::floors",
-        "pack::ceilings",
+        "pack::sizes",
         "pack::masks",
         "pack::narrow",
         "grad::raise",

@@ -125,6 +125,48 @@ fn panels_of_different_kinds_meet() {
     });
 }
 
+/// Tiles of every height and of both widths, in every form.
+#[test]
+fn parts_of_tiles_give_the_specified_bits() {
+    on_each_isa(|| {
+        for m in 4..=17 {
+            for classes in [[0, 0], [0, 1], [1, 0], [1, 1], [2, 2], [3, 3], [4, 1]] {
+                check([m, 35, 20], classes, 0, 23, false);
+                check([m, 17, 20], classes, 0, 23, true);
+            }
+        }
+    });
+}
+
+/// Large numbers of both operands that overflow together, at the same k or not.
+#[test]
+fn large_numbers_meet_or_do_not() {
+    let [m, n, k] = [29, 50, 300];
+    on_each_isa(|| {
+        for (class, apart) in [(0, 1), (0, 0), (1, 1), (1, 0), (2, 1), (2, 0)] {
+            let large = |i| f32::from_bits(number(0, i as u64).to_bits() & 0x807F_FFFF | 240 << 23);
+            let number = |i: usize, k: usize| {
+                if k.is_multiple_of(50) { large(i) } else { number(class, i as u64) }
+            };
+            let a: Vec<f32> = (0..m * k).map(|i| number(i, i % k)).collect();
+            let b: Vec<f32> = (0..k * n).map(|i| number(i, i / n + apart)).collect();
+            for offset in [0, OFFSETS[1], OFFSETS[2]] {
+                let mut out = vec![0.0; m * n];
+                let left = Matrices { data: &a, offsets: &[0], row: k, col: 1 };
+                let right = Matrices { data: &b, offsets: &[0], row: n, col: 1 };
+                let plain = Arithmetic::Pa { offset, mantissa: 23 };
+                matmul(&Pool::new(1).unwrap(), plain, [m, n, k], left, right, &mut out);
+                let infinite = out.iter().filter(|x| !x.is_finite()).count();
+                assert_eq!(infinite == 0, apart == 1, "{infinite} overflow");
+                for (i, &x) in out.iter().enumerate() {
+                    let term = |p| pa::mul(a[i / n * k + p], b[p * n + i % n], offset);
+                    assert!(same(x, chunked(k, term)), "{i} of {class}, {apart}, {offset}");
+                }
+            }
+        }
+    });
+}
+
 fn sign(i: usize, x: f32) -> f32 {
     if i.is_multiple_of(3) { -x } else { x }
 }

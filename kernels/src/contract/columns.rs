@@ -38,9 +38,9 @@ impl Columns for Strided<'_> {
     }
 }
 
-/// Rows that are read side by side.
+/// The side of the squares that are transposed in registers.
 const SIDE: usize = 4;
-/// Columns of them: a cache line.
+/// Columns that are read of some rows before other rows: a cache line.
 const LINE: usize = 16;
 
 /// Lays a matrix at `row` and `col` strides out with its columns at a distance of `stride`:
@@ -61,29 +61,22 @@ pub(crate) fn interleave(
             }),
         };
     }
-    // A few rows and a line of each at a time stay in the cache, however far apart the rows lie.
-    for left in (0..columns).step_by(LINE) {
-        let line = LINE.min(columns - left);
-        for top in (0..rows).step_by(SIDE) {
-            let side = SIDE.min(rows - top);
-            let source = &source[top * row + left * col..];
-            let out = &mut out[left * stride + top..];
-            let squares = if col == 1 && side == SIDE { line / SIDE } else { 0 };
-            if squares == LINE / SIDE {
-                // The usual case, of a length that is known.
-                square::<LINE>(source, row, stride, out);
-                continue;
-            }
-            for c in (0..squares).map(|c| c * SIDE) {
-                square::<SIDE>(&source[c..], row, stride, &mut out[c * stride..]);
-            }
-            for r in 0..side {
-                for c in squares * SIDE..line {
-                    out[c * stride + r] = source[r * row + c * col];
-                }
+    let mut copy = |r: usize, c: usize| out[c * stride + r] = source[r * row + c * col];
+    if col != 1 {
+        // A few rows at a time stay in the cache, however far apart they lie.
+        for left in (0..columns).step_by(LINE) {
+            for r in 0..rows {
+                (left..(left + LINE).min(columns)).for_each(|c| copy(r, c));
             }
         }
+        return;
     }
+    let [inner_rows, inner_columns] = [rows, columns].map(|n| n / SIDE * SIDE);
+    for r in 0..rows {
+        let from = if r < inner_rows { inner_columns } else { 0 };
+        (from..columns).for_each(|c| copy(r, c));
+    }
+    squares(source, row, [inner_rows, inner_columns], stride, out);
 }
 
 /// Columns that lie together, of a length that is known, so that copying one takes no call.
@@ -100,16 +93,43 @@ fn lines<const N: usize>(
     }
 }
 
-/// As many numbers of four rows, in squares.
-#[inline(always)]
-fn square<const N: usize>(source: &[f32], row: usize, stride: usize, out: &mut [f32]) {
-    let rows: [&[[f32; SIDE]]; SIDE] =
-        std::array::from_fn(|r| source[r * row..][..N].as_chunks::<SIDE>().0);
-    for c in 0..N / SIDE {
-        let columns = transposed(rows.map(|row| row[c]));
-        for (i, column) in columns.iter().enumerate() {
-            out[(c * SIDE + i) * stride..][..SIDE].copy_from_slice(column);
+/// Lays out rows that are dense, of whole squares.
+fn squares(
+    source: &[f32],
+    row: usize,
+    [rows, columns]: [usize; 2],
+    stride: usize,
+    out: &mut [f32],
+) {
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    assert!((rows - 1) * row + columns <= source.len(), "the source holds the last square");
+    assert!((columns - 1) * stride + rows <= out.len(), "so does the output");
+    for left in (0..columns).step_by(LINE) {
+        for r in (0..rows).step_by(SIDE) {
+            for c in (left..(left + LINE).min(columns)).step_by(SIDE) {
+                // SAFETY: the squares before the last one lie before it, and so do those of both sides.
+                unsafe {
+                    let from = source.as_ptr().add(r * row + c);
+                    square(from, row, out.as_mut_ptr().add(c * stride + r), stride);
+                }
+            }
         }
+    }
+}
+
+/// Transposes a square.
+///
+/// # Safety
+/// Both sides must have their four rows of four numbers.
+#[inline(always)]
+unsafe fn square(from: *const f32, row: usize, to: *mut f32, stride: usize) {
+    // SAFETY: the caller promises the rows.
+    let rows = std::array::from_fn(|i| unsafe { from.add(i * row).cast::<[f32; SIDE]>().read() });
+    for (i, column) in transposed(rows).into_iter().enumerate() {
+        // SAFETY: as above.
+        unsafe { to.add(i * stride).cast::<[f32; SIDE]>().write(column) };
     }
 }
 

@@ -59,6 +59,12 @@ impl Form {
         if u64::from(a.largest) + u64::from(b.largest) >= bias + u64::from(INF) {
             return Form::Full;
         }
+        Form::within(a, b, offset)
+    }
+
+    /// The same for finite numbers of which no product overflows.
+    pub(crate) fn within(a: Facts, b: Facts, offset: Offset) -> Form {
+        let bias = u64::from(BIAS.wrapping_sub(offset as u32));
         let underflow = u64::from(a.smallest) + u64::from(b.smallest) < bias + u64::from(MIN);
         match (a.zero, b.zero) {
             _ if underflow => Form::Compare,
@@ -90,4 +96,31 @@ multiversion! { pam
             zero: least.into_iter().fold(INF, u32::min) < MIN,
         };
     }
+}
+
+multiversion! { pam
+    /// The largest magnitude of each row, of which there are as many as peaks.
+    fn peaks(values: &[f32], peaks: &mut [u32]) {
+        let width = values.len() / peaks.len();
+        for (row, peak) in values.chunks_exact(width).zip(peaks) {
+            *peak = row.iter().fold(0, |most, x| most.max(x.to_bits() & MAGNITUDE));
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+multiversion! { pam
+    /// The largest sum of two peaks that meet.
+    fn highest(left: &[u32], right: &[u32], highest: &mut u32) {
+        *highest = left.iter().zip(right).fold(0, |most, (a, b)| most.max(a + b));
+    }
+}
+
+/// Whether no product of finite panels with these peaks overflows. Large numbers are few where there are any,
+/// and those of two panels seldom meet.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn apart(left: &[u32], right: &[u32], offset: Offset) -> bool {
+    let mut most = 0;
+    highest(left, right, &mut most);
+    u64::from(most) < u64::from(BIAS.wrapping_sub(offset as u32)) + u64::from(INF)
 }

@@ -187,7 +187,8 @@ unsafe fn block(
                         for (q, i) in block.clone().step_by(TILE_ROWS).enumerate() {
                             let i = i..(i + TILE_ROWS).min(block.end);
                             let own = read(&own, i.clone(), j.clone(), mantissa);
-                            tile(&own, (&w.left, q), (&w.right, p), j.len(), offset, &mut sums);
+                            let shape = [i.len(), j.len()];
+                            tile(&own, (&w.left, q), (&w.right, p), shape, offset, &mut sums);
                             store(i, j.clone(), &sums, start > 0);
                         }
                     }
@@ -248,14 +249,14 @@ fn extras(delta: Facts, right: Facts, offset: Offset) -> Extras {
     let tiles = false;
     let stand_in = StandIn::left(delta, slopes, 0).filter(|_| tiles);
     let zeros = right.zero || delta.zero && stand_in.is_none();
-    Extras { floors: zeros || form >= Form::Compare, ceilings: false, masks: false, stand_in }
+    Extras { floors: zeros || form >= Form::Compare, parts: false, masks: false, stand_in }
 }
 
 fn tile(
     own: &Tile,
     (left, q): (&LeftPanel, usize),
     (right, p): (&RightPanel, usize),
-    width: usize,
+    shape: [usize; 2],
     offset: Offset,
     out: &mut Tile,
 ) {
@@ -274,7 +275,7 @@ fn tile(
         let mut raises = Raises([0; TILE_ROWS * TILE_COLUMNS]);
         raise(own, offset, &mut raises.0);
         let floors = floors.then(|| left.floors(q));
-        crate::x86::grad_tile(&raises, (left.sums(q), floors), b, width, out);
+        crate::x86::grad_tile(&raises, (left.sums(q), floors), b, shape, out);
         if let Some(StandIn { least, .. }) = stand_in.or(slope) {
             settle(out, least);
         }

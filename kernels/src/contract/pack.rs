@@ -5,12 +5,12 @@
 //! exact for them, what else of the left operand it reads, and what may stand in the place of zeros.
 
 use super::columns::{Columns, Strided, interleave};
-use super::facts::{Facts, Form, gather};
+use super::facts::{Facts, Form, gather, peaks};
 #[cfg(target_arch = "x86_64")]
 use super::stand_in::replace_zeros;
 use super::stand_in::{StandIn, sums_with};
 use super::tile::{TILE_COLUMNS, TILE_ROWS};
-use crate::pa::{BIAS, INF, MAGNITUDE, MIN, Offset, round_mantissa};
+use crate::pa::{BIAS, MAGNITUDE, MIN, Offset, round_mantissa};
 use crate::simd::multiversion;
 use std::ops::Range;
 
@@ -26,6 +26,7 @@ pub(crate) struct RightPanel {
     pub facts: Vec<Facts>,
     zeros: Vec<Zeros>,
     masks: Vec<i32>,
+    peaks: Vec<u32>,
     depth: usize,
 }
 
@@ -54,6 +55,12 @@ impl RightPanel {
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn masks(&self, p: usize) -> &[i32] {
         &self.masks[self.place(p)]
+    }
+
+    /// The largest magnitudes of a panel for each k, once [`find_peaks`](Self::find_peaks) was called.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn peaks(&self, p: usize) -> &[u32] {
+        &self.peaks[p * self.depth..][..self.depth]
     }
 
     fn place(&self, p: usize) -> Range<usize> {
@@ -97,6 +104,17 @@ impl RightPanel {
         }
         self.zeros.clear();
         self.zeros.resize(panels, Zeros::default());
+        self.peaks.clear();
+    }
+
+    /// Finds the largest magnitudes for each k, which products that may overflow are looked at with.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn find_peaks(&mut self) {
+        if self.peaks.is_empty() {
+            let panels = self.facts.len();
+            self.peaks.resize(panels * self.depth, 0);
+            peaks(&self.data[self.start..][..panels * self.depth * TILE_COLUMNS], &mut self.peaks);
+        }
     }
 
     /// Puts what `stand_in` says in the place of zeros. With `masked`, panels without it get masks.
@@ -144,11 +162,19 @@ multiversion! { pam
 }
 
 multiversion! { pam
-    /// The magnitudes from which products overflow.
-    fn ceilings(values: &[f32], bias: u32, ceilings: &mut [i32]) {
-        for (x, ceiling) in values.iter().zip(ceilings) {
-            let m = x.to_bits() & MAGNITUDE;
-            *ceiling = (bias + INF).wrapping_sub(m).min(i32::MAX as u32) as i32;
+    /// Magnitudes less the bias.
+    fn sizes(values: &[f32], bias: u32, sizes: &mut [i32]) {
+        for (x, size) in values.iter().zip(sizes) {
+            *size = (x.to_bits() & MAGNITUDE).wrapping_sub(bias) as i32;
+        }
+    }
+}
+
+multiversion! { pam
+    /// The sign bits.
+    fn signs(values: &[f32], signs: &mut [i32]) {
+        for (x, sign) in values.iter().zip(signs) {
+            *sign = (x.to_bits() & !MAGNITUDE) as i32;
         }
     }
 }
@@ -173,8 +199,8 @@ multiversion! { pam
 pub(crate) struct Extras {
     /// The least magnitudes of the right operand.
     pub floors: bool,
-    /// The magnitudes from which products overflow.
-    pub ceilings: bool,
+    /// Magnitudes and signs apart, and the largest magnitudes for each k.
+    pub parts: bool,
     /// Which are zeros.
     pub masks: bool,
     /// What is in the place of zeros, or nothing.
@@ -190,7 +216,7 @@ impl Extras {
         let zeros = Form::Zeros { left: true, right: true };
         Extras {
             floors: form >= zeros && stand_in.is_none(),
-            ceilings: form >= Form::Full,
+            parts: form >= Form::Full,
             masks: left.zero && stand_in.is_none(),
             stand_in,
         }
@@ -205,7 +231,9 @@ pub(crate) struct LeftPanel {
     panel: Vec<f32>,
     sums: Vec<i32>,
     floors: Vec<i32>,
-    ceilings: Vec<i32>,
+    sizes: Vec<i32>,
+    signs: Vec<i32>,
+    peaks: Vec<u32>,
     masks: Vec<i32>,
     pub facts: Vec<Facts>,
     stand_ins: Vec<Option<StandIn>>,
@@ -229,10 +257,22 @@ impl LeftPanel {
         &self.floors[self.place(q)]
     }
 
-    /// The magnitude of the right operand from which a product overflows.
+    /// Magnitudes less the bias, where products may overflow.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn ceilings(&self, q: usize) -> &[i32] {
-        &self.ceilings[self.place(q)]
+    pub(crate) fn sizes(&self, q: usize) -> &[i32] {
+        &self.sizes[self.place(q)]
+    }
+
+    /// Sign bits, where products may overflow.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn signs(&self, q: usize) -> &[i32] {
+        &self.signs[self.place(q)]
+    }
+
+    /// The largest magnitude for each k, where products may overflow.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn peaks(&self, q: usize) -> &[u32] {
+        &self.peaks[q * self.depth..][..self.depth]
     }
 
     /// All bits for a number, none for a zero.
@@ -296,9 +336,13 @@ impl LeftPanel {
                 self.floors.resize(panels * size, 0);
                 floors(panel, bias, &mut self.floors[place.clone()]);
             }
-            if extras.ceilings {
-                self.ceilings.resize(panels * size, 0);
-                ceilings(panel, bias, &mut self.ceilings[place.clone()]);
+            if extras.parts {
+                self.sizes.resize(panels * size, 0);
+                self.signs.resize(panels * size, 0);
+                sizes(panel, bias, &mut self.sizes[place.clone()]);
+                signs(panel, &mut self.signs[place.clone()]);
+                self.peaks.resize(panels * self.depth, 0);
+                peaks(panel, &mut self.peaks[q * self.depth..][..self.depth]);
             }
             if extras.masks {
                 self.masks.resize(panels * size, 0);

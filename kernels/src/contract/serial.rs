@@ -1,6 +1,8 @@
 //! One block of a product on one thread.
 
 use super::columns::{Columns, Strided};
+#[cfg(target_arch = "x86_64")]
+use super::facts::Form;
 use super::out::Out;
 use super::pack::{Extras, LeftPanel, RightPanel};
 #[cfg(target_arch = "x86_64")]
@@ -95,6 +97,9 @@ fn tiled(
                 w.left.pack(left, rows.clone(), chunk.clone(), numbers, |facts| {
                     Extras::of(facts, all, offset)
                 });
+                if Form::of(w.left.all(), all, offset) >= Form::Full {
+                    w.right.find_peaks();
+                }
                 // AVX-512 masks by registers, which costs nothing.
                 if isa() == Isa::Avx2 {
                     let left = w.left.all();
@@ -107,7 +112,8 @@ fn tiled(
                         if start > 0 {
                             out.fetch(rows.clone(), j);
                         }
-                        crate::x86::tile((&w.left, q), (&w.right, p), width, offset, &mut tile);
+                        let shape = [rows.len(), width];
+                        crate::x86::tile((&w.left, q), (&w.right, p), shape, offset, &mut tile);
                         // SAFETY: the caller hands over these rows and columns.
                         unsafe { out.store_rows(rows, j, &tile, TILE_COLUMNS, width, start > 0) };
                     }

@@ -1,5 +1,5 @@
-//! AVX2 micro-kernels: a tile of 12 by 32 sums as four quarters of 6 by 16, which fit the registers; two of
-//! them where half of the columns are wanted, as `H` says.
+//! AVX2 micro-kernels: a tile of 12 by 32 sums as four quarters of 6 by 16, which fit the registers; those of
+//! them in which there is something of the `R` rows and `H` halves of the columns that are wanted.
 //!
 //! The panels are those of the AVX-512 forms; a quarter reads every second half of their rows, from the
 //! first-level cache. What may not be added is masked to +0, which changes no sum, since none is −0.
@@ -13,8 +13,11 @@ use std::arch::x86_64::*;
 
 const ROWS: usize = TILE_ROWS / 2;
 const COLUMNS: usize = TILE_COLUMNS / 2;
-/// First row and column of each quarter; the first two have the left half of the columns.
-const QUARTERS: [(usize, usize); 4] = [(0, 0), (ROWS, 0), (0, COLUMNS), (ROWS, COLUMNS)];
+/// First row and column of each quarter with some of the wanted rows and halves of columns.
+fn quarters(rows: usize, halves: usize) -> impl Iterator<Item = (usize, usize)> {
+    let tops = (0..rows).step_by(ROWS);
+    (0..halves).flat_map(move |half| tops.clone().map(move |top| (top, half * COLUMNS)))
+}
 
 const MAGNITUDE: i32 = 0x7FFF_FFFF;
 const MIN: i32 = 0x0080_0000;
@@ -33,7 +36,7 @@ macro_rules! kernel {
         /// The processor must have AVX2.
         #[target_feature(enable = "avx2")]
         #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
-        pub(crate) unsafe fn $name<const H: usize>(
+        pub(crate) unsafe fn $name<const R: usize, const H: usize>(
             sums: &[i32],
             $($arg: $t,)*
             right: &[f32],
@@ -41,7 +44,7 @@ macro_rules! kernel {
         ) {
             let depth = right.len() / TILE_COLUMNS;
             debug_assert_eq!(sums.len(), depth * TILE_ROWS);
-            for &(top, left) in &QUARTERS[..2 * H] {
+            for (top, left) in quarters(R, H) {
                 let mut acc = [[_mm256_setzero_ps(); 2]; ROWS];
                 for k in 0..depth {
                     // SAFETY: the panel holds `depth` rows of 32 numbers.
@@ -85,15 +88,15 @@ kernel! {
 }
 
 kernel! {
-    /// Sums of products of any finite numbers.
-    full(floors: &[i32], ceilings: &[i32]) |at, sum, b, _place| {
-        // SAFETY: both are as long as `sums`.
-        let (floor, ceiling) = unsafe { (broadcast(floors, at), broadcast(ceilings, at)) };
-        // Where it overflows, the left magnitude exceeds the bias, so that the sign survived.
-        let sign = _mm256_andnot_si256(_mm256_set1_epi32(MAGNITUDE), _mm256_xor_si256(sum, b));
-        let infinity = _mm256_or_si256(sign, _mm256_set1_epi32(0x7F80_0000));
-        let inside = _mm256_cmpgt_epi32(ceiling, size(b));
-        let product = _mm256_blendv_epi8(infinity, _mm256_add_epi32(sum, b), inside);
+    /// Sums of products of any finite numbers, the left operand's magnitudes less the bias.
+    full(signs: &[i32], floors: &[i32]) |at, size_a, b, _place| {
+        // SAFETY: both are as long as the magnitudes.
+        let (sign_a, floor) = unsafe { (broadcast(signs, at), broadcast(floors, at)) };
+        let infinity = _mm256_set1_epi32(0x7F80_0000);
+        let sign = _mm256_andnot_si256(_mm256_set1_epi32(MAGNITUDE), b);
+        // What underflows wraps to a large number, which the floor masks.
+        let product = _mm256_min_epu32(_mm256_add_epi32(size_a, size(b)), infinity);
+        let product = _mm256_or_si256(product, _mm256_xor_si256(sign_a, sign));
         _mm256_andnot_si256(_mm256_cmpgt_epi32(floor, size(b)), product)
     }
 }
@@ -130,7 +133,7 @@ kernel! {
 /// The processor must have AVX2.
 #[target_feature(enable = "avx2")]
 #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
-pub(crate) unsafe fn masked<const H: usize, const LEFT: bool>(
+pub(crate) unsafe fn masked<const R: usize, const H: usize, const LEFT: bool>(
     sums: &[i32],
     masks: &[i32],
     right: &[f32],
@@ -138,7 +141,7 @@ pub(crate) unsafe fn masked<const H: usize, const LEFT: bool>(
 ) {
     let depth = right.len() / TILE_COLUMNS;
     debug_assert_eq!(masks.len(), if LEFT { sums.len() } else { right.len() });
-    for &(top, left) in &QUARTERS[..2 * H] {
+    for (top, left) in quarters(R, H) {
         let mut acc = [[_mm256_setzero_ps(); 2]; ROWS];
         for k in 0..depth {
             let column = k * TILE_COLUMNS + left;

@@ -1,4 +1,4 @@
-//! AVX-512 micro-kernels: a tile of 12 by 32 sums in registers.
+//! AVX-512 micro-kernels: a tile of 12 by 32 sums in registers, or the first rows and half of the columns of one.
 //!
 //! The integer addition of two bit patterns carries the sign by itself, since the magnitudes leave
 //! the top bit alone.
@@ -12,92 +12,89 @@ use std::arch::x86_64::*;
 
 const MAGNITUDE: i32 = 0x7FFF_FFFF;
 
-/// Declares a kernel of the first `H` halves of a tile's columns, which computes so many rows at a time.
+/// Declares a kernel of the first `R` rows and the first `H` halves of a tile's columns. It goes over the panels
+/// once for each of the listed first rows, and computes so many rows each time.
 macro_rules! kernel {
-    ($(#[$doc:meta])* $name:ident[$rows:literal: $($row:literal)*]($($arg:ident: $t:ty),*)
-     |$acc:ident, $sum:ident, $b:ident, $size:ident, $i:ident| $body:expr) => {
+    ($(#[$doc:meta])* $name:ident[$($top:literal)*; $rows:literal: $($row:literal)*]
+     ($($arg:ident: $t:ty),*) |$acc:ident, $b:ident, $size:ident| $body:expr) => {
         $(#[$doc])*
         ///
         /// # Safety
         /// The processor must have AVX-512F.
         #[target_feature(enable = "avx512f")]
         #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
-        pub(crate) unsafe fn $name<const H: usize>(
-            sums: &[i32],
+        pub(crate) unsafe fn $name<const R: usize, const H: usize>(
             $($arg: $t,)*
             right: &[f32],
             out: &mut Tile,
         ) {
             let depth = right.len() / TILE_COLUMNS;
-            debug_assert_eq!(sums.len(), depth * TILE_ROWS);
+            $(debug_assert_eq!($arg.len(), depth * TILE_ROWS);)*
             let mask = _mm512_set1_epi32(MAGNITUDE);
-            for top in (0..TILE_ROWS).step_by($rows) {
-                let mut acc = [[_mm512_setzero_ps(); H]; $rows];
-                for k in 0..depth {
-                    // SAFETY: the panel holds `depth` rows.
-                    let b = unsafe { load::<H>(right.as_ptr().add(k * TILE_COLUMNS)) };
-                    let size = b.map(|b| _mm512_and_si512(b, mask));
-                    unrolled!(row in [$($row)*] {
-                        let $i = k * TILE_ROWS + top + row;
-                        // SAFETY: as above.
-                        let $sum = _mm512_set1_epi32(unsafe { *sums.get_unchecked($i) });
-                        for half in 0..H {
-                            let ($acc, $b, $size) = (acc[row][half], b[half], size[half]);
-                            acc[row][half] = $body;
-                        }
-                    });
+            unrolled!(top in [$($top)*] {
+                if top < R {
+                    let mut acc = [[_mm512_setzero_ps(); H]; $rows];
+                    for k in 0..depth {
+                        // SAFETY: the panel holds `depth` rows.
+                        let b = unsafe { load::<H>(right.as_ptr().add(k * TILE_COLUMNS)) };
+                        let size = b.map(|b| _mm512_and_si512(b, mask));
+                        unrolled!(row in [$($row)*] {
+                            if top + row < R {
+                                let at = k * TILE_ROWS + top + row;
+                                // SAFETY: as above.
+                                $(let $arg = unsafe { broadcast($arg, at) };)*
+                                for half in 0..H {
+                                    let ($acc, $b, $size) = (acc[row][half], b[half], size[half]);
+                                    acc[row][half] = $body;
+                                }
+                            }
+                        });
+                    }
+                    store::<_, R, H>(&acc, top, out);
                 }
-                store(&acc, top, out);
-            }
+            });
         }
     };
 }
 
 kernel! {
     /// Sums of products that are neither zero nor out of range.
-    raw[12: 0 1 2 3 4 5 6 7 8 9 10 11]() |acc, sum, b, _size, _i| {
-        _mm512_add_ps(acc, _mm512_castsi512_ps(_mm512_add_epi32(sum, b)))
+    raw[0; 12: 0 1 2 3 4 5 6 7 8 9 10 11](sums: &[i32]) |acc, b, _size| {
+        _mm512_add_ps(acc, _mm512_castsi512_ps(_mm512_add_epi32(sums, b)))
     }
 }
 
 kernel! {
     /// Sums of products that may be zero or underflow.
-    compare[12: 0 1 2 3 4 5 6 7 8 9 10 11](floors: &[i32]) |acc, sum, b, size, i| {
-        // SAFETY: `floors` is as long as `sums`.
-        let floor = _mm512_set1_epi32(unsafe { *floors.get_unchecked(i) });
-        let lives = _mm512_cmpge_epi32_mask(size, floor);
-        let product = _mm512_castsi512_ps(_mm512_add_epi32(sum, b));
-        add_where(acc, lives, product)
+    compare[0; 12: 0 1 2 3 4 5 6 7 8 9 10 11](sums: &[i32], floors: &[i32]) |acc, b, size| {
+        let lives = _mm512_cmpge_epi32_mask(size, floors);
+        add_where(acc, lives, _mm512_castsi512_ps(_mm512_add_epi32(sums, b)))
     }
 }
 
 kernel! {
     /// Sums of products of any finite numbers, for which the registers do not hold more rows.
-    full[6: 0 1 2 3 4 5](floors: &[i32], ceilings: &[i32]) |acc, sum, b, size, i| {
-        // SAFETY: both are as long as `sums`.
-        let floor = _mm512_set1_epi32(unsafe { *floors.get_unchecked(i) });
-        let lives = _mm512_cmpge_epi32_mask(size, floor);
-        // SAFETY: as above.
-        let ceiling = _mm512_set1_epi32(unsafe { *ceilings.get_unchecked(i) });
-        let over = _mm512_cmpge_epi32_mask(size, ceiling);
-        // Where it overflows, the left magnitude exceeds the bias, so that the sign survived.
-        let sign = _mm512_set1_epi32(i32::MIN);
-        let sign = _mm512_ternarylogic_epi32::<0b0010_1000>(sum, b, sign);
+    full[0 8; 8: 0 1 2 3 4 5 6 7](sizes: &[i32], signs: &[i32], floors: &[i32]) |acc, b, size| {
+        let lives = _mm512_cmpge_epi32_mask(size, floors);
+        // What underflows wraps to a large number, and does not live.
         let infinity = _mm512_set1_epi32(0x7F80_0000);
-        let product = _mm512_add_epi32(sum, b);
-        let product = _mm512_mask_or_epi32(product, over, sign, infinity);
+        let product = _mm512_min_epu32(_mm512_add_epi32(sizes, size), infinity);
+        let sign = _mm512_andnot_si512(_mm512_set1_epi32(MAGNITUDE), b);
+        // The first, or the others' exclusive or.
+        let product = _mm512_ternarylogic_epi32::<0b1111_0110>(product, signs, sign);
         add_where(acc, lives, _mm512_castsi512_ps(product))
     }
 }
 
 /// Sums of products that may be zero but not underflow: `A` where there are zeros in the left operand,
-/// which `masks` tells of, `B` where there are in the right one, for the first `H` halves of the columns.
+/// which `masks` tells of, `B` where there are in the right one, for the first `R` rows and the first `H` halves of
+/// the columns.
 ///
 /// # Safety
 /// The processor must have AVX-512F.
 #[target_feature(enable = "avx512f")]
 #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
-pub(crate) unsafe fn masked<const H: usize, const A: bool, const B: bool>(
+pub(crate) unsafe fn masked<const R: usize, const H: usize, const A: bool, const B: bool>(
     sums: &[i32],
     masks: &[i32],
     right: &[f32],
@@ -116,20 +113,22 @@ pub(crate) unsafe fn masked<const H: usize, const A: bool, const B: bool>(
         // A subnormal number counts as a zero.
         let lives = b.map(|b| _mm512_cmpge_epi32_mask(_mm512_and_si512(b, magnitude), least));
         unrolled!(row in [0 1 2 3 4 5 6 7 8 9 10 11] {
-            let sum = _mm512_set1_epi32(sums[row]);
-            for half in 0..H {
-                let product = match (A, B) {
-                    // Nothing is changed by adding +0, since no sum is −0.
-                    (true, true) => sum_where(lives[half], sum, b[half]),
-                    _ => _mm512_add_epi32(sum, b[half]),
-                };
-                let lives = if A { masks[row] as u16 } else { lives[half] };
-                let product = _mm512_castsi512_ps(product);
-                acc[row][half] = add_where(acc[row][half], lives, product);
+            if row < R {
+                let sum = _mm512_set1_epi32(sums[row]);
+                for half in 0..H {
+                    let product = match (A, B) {
+                        // Nothing is changed by adding +0, since no sum is −0.
+                        (true, true) => sum_where(lives[half], sum, b[half]),
+                        _ => _mm512_add_epi32(sum, b[half]),
+                    };
+                    let lives = if A { masks[row] as u16 } else { lives[half] };
+                    let product = _mm512_castsi512_ps(product);
+                    acc[row][half] = add_where(acc[row][half], lives, product);
+                }
             }
         });
     }
-    store(&acc, 0, out);
+    store::<_, R, H>(&acc, 0, out);
 }
 
 /// Vectors that lie side by side.
@@ -147,15 +146,24 @@ pub(super) unsafe fn load<const H: usize>(at: *const f32) -> [__m512i; H] {
     vectors
 }
 
-/// Writes rows of a tile from `top` on.
+/// # Safety
+/// The slice must be longer than `at`.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn store<const R: usize, const H: usize>(
-    acc: &[[__m512; H]; R],
+pub(super) unsafe fn broadcast(numbers: &[i32], at: usize) -> __m512i {
+    // SAFETY: the caller promises it.
+    _mm512_set1_epi32(unsafe { *numbers.get_unchecked(at) })
+}
+
+/// Writes rows of a tile from `top` on, of which the first `R` are wanted.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn store<const N: usize, const R: usize, const H: usize>(
+    acc: &[[__m512; H]; N],
     top: usize,
     out: &mut Tile,
 ) {
-    for (acc, out) in acc.iter().zip(&mut out.as_chunks_mut::<TILE_COLUMNS>().0[top..]) {
+    for (acc, out) in acc.iter().zip(&mut out.as_chunks_mut::<TILE_COLUMNS>().0[top..R]) {
         for (half, acc) in acc.iter().enumerate() {
             // SAFETY: a row of the tile is two vectors.
             unsafe { _mm512_storeu_ps(out.as_mut_ptr().add(half * 16), *acc) };

@@ -5,7 +5,7 @@ mod avx2;
 mod avx512;
 mod avx512_grad;
 
-use crate::contract::facts::Form;
+use crate::contract::facts::{Form, apart};
 use crate::contract::pack::{LeftPanel, RightPanel};
 use crate::contract::stand_in::{StandIn, settle};
 use crate::contract::tile::{Raises, TILE_COLUMNS, TILE_ROWS, Tile};
@@ -25,23 +25,33 @@ pub(crate) fn available() -> bool {
     isa() >= Isa::Avx2
 }
 
-/// One register tile: panel `q` of the left operand times panel `p` of the right one, of which the first
-/// `width` columns are wanted. The callers have asked [`available`].
+/// Calls a function with the least `R` and `H` so that `R` rows and `H` halves of the columns hold a shape.
+macro_rules! shaped {
+    ($shape:ident, $function:ident($($arg:expr),*)) => {
+        match ($shape[0].div_ceil(TILE_ROWS / 3), $shape[1] > TILE_COLUMNS / 2) {
+            (..=1, false) => $function::<4, 1>($($arg),*),
+            (..=1, true) => $function::<4, 2>($($arg),*),
+            (2, false) => $function::<8, 1>($($arg),*),
+            (2, true) => $function::<8, 2>($($arg),*),
+            (_, false) => $function::<TILE_ROWS, 1>($($arg),*),
+            (_, true) => $function::<TILE_ROWS, 2>($($arg),*),
+        }
+    };
+}
+
+/// One register tile: panel `q` of the left operand times panel `p` of the right one, of which the first rows and
+/// columns are wanted. The callers have asked [`available`].
 pub(crate) fn tile(
     left: (&LeftPanel, usize),
     right: (&RightPanel, usize),
-    width: usize,
+    shape: [usize; 2],
     offset: Offset,
     out: &mut Tile,
 ) {
-    if width > TILE_COLUMNS / 2 {
-        halves::<2>(left, right, offset, out);
-    } else {
-        halves::<1>(left, right, offset, out);
-    }
+    shaped!(shape, part(left, right, offset, out));
 }
 
-fn halves<const H: usize>(
+fn part<const R: usize, const H: usize>(
     (left, q): (&LeftPanel, usize),
     (right, p): (&RightPanel, usize),
     offset: Offset,
@@ -50,7 +60,12 @@ fn halves<const H: usize>(
     let b = right.panel(p);
     let sums = left.sums(q);
     let stand_ins = (left.stand_in(q), right.stand_in(p));
-    let form = match Form::of(left.facts[q], right.facts[p], offset) {
+    let facts = (left.facts[q], right.facts[p]);
+    let mut form = Form::of(facts.0, facts.1, offset);
+    if form == Form::Full && apart(left.peaks(q), right.peaks(p), offset) {
+        form = Form::within(facts.0, facts.1, offset);
+    }
+    let form = match form {
         Form::Special => return special(sums, b, offset, out),
         // Zeros that something stands in the place of need no care.
         Form::Zeros { left, right } => {
@@ -61,37 +76,37 @@ fn halves<const H: usize>(
         }
         form => form,
     };
-    let (floors, ceilings) = (|| left.floors(q), || left.ceilings(q));
-    let masks = || left.masks(q);
+    let (floors, masks) = (|| left.floors(q), || left.masks(q));
+    let (sizes, signs) = (|| left.sizes(q), || left.signs(q));
     // SAFETY: `isa` says what the processor has, and there is AVX2 at least.
     unsafe {
         match (form, isa() == Isa::Avx512) {
-            (Form::Raw, true) => avx512::raw::<H>(sums, b, out),
-            (Form::Raw, false) => avx2::raw::<H>(sums, b, out),
+            (Form::Raw, true) => avx512::raw::<R, H>(sums, b, out),
+            (Form::Raw, false) => avx2::raw::<R, H>(sums, b, out),
             (Form::Zeros { left: true, right: true }, true) => {
-                avx512::masked::<H, true, true>(sums, masks(), b, out);
+                avx512::masked::<R, H, true, true>(sums, masks(), b, out);
             }
             (Form::Zeros { left: true, right: false }, true) => {
-                avx512::masked::<H, true, false>(sums, masks(), b, out);
+                avx512::masked::<R, H, true, false>(sums, masks(), b, out);
             }
             (Form::Zeros { left: true, right: false }, false) => {
-                avx2::masked::<H, true>(sums, masks(), b, out);
+                avx2::masked::<R, H, true>(sums, masks(), b, out);
             }
             (Form::Zeros { left: false, .. }, true) => {
-                avx512::masked::<H, false, true>(sums, &[], b, out);
+                avx512::masked::<R, H, false, true>(sums, &[], b, out);
             }
             (Form::Zeros { left: false, .. }, false) => {
-                avx2::masked::<H, false>(sums, right.masks(p), b, out);
+                avx2::masked::<R, H, false>(sums, right.masks(p), b, out);
             }
-            (Form::Compare, true) => avx512::compare::<H>(sums, floors(), b, out),
+            (Form::Compare, true) => avx512::compare::<R, H>(sums, floors(), b, out),
             (Form::Zeros { .. } | Form::Compare, false) => {
-                avx2::compare::<H>(sums, floors(), b, out)
+                avx2::compare::<R, H>(sums, floors(), b, out)
             }
             (Form::Full | Form::Special, true) => {
-                avx512::full::<H>(sums, floors(), ceilings(), b, out);
+                avx512::full::<R, H>(sizes(), signs(), floors(), b, out);
             }
             (Form::Full | Form::Special, false) => {
-                avx2::full::<H>(sums, floors(), ceilings(), b, out)
+                avx2::full::<R, H>(sizes(), signs(), floors(), b, out)
             }
         }
     }
@@ -114,24 +129,20 @@ multiversion! { pam
     }
 }
 
-/// One register tile of an exact derivative, of which the first `width` columns are wanted; `floors` are
-/// needed where there are zeros or underflow.
+/// One register tile of an exact derivative, of which the first rows and columns are wanted; `floors`
+/// are needed where there are zeros or underflow.
 /// The callers have asked [`available`].
 pub(crate) fn grad_tile(
     raises: &Raises,
     (sums, floors): (&[i32], Option<&[i32]>),
     right: &[f32],
-    width: usize,
+    shape: [usize; 2],
     out: &mut Tile,
 ) {
-    if width > TILE_COLUMNS / 2 {
-        grad_halves::<2>(raises, (sums, floors), right, out);
-    } else {
-        grad_halves::<1>(raises, (sums, floors), right, out);
-    }
+    shaped!(shape, grad_part(raises, (sums, floors), right, out));
 }
 
-fn grad_halves<const H: usize>(
+fn grad_part<const R: usize, const H: usize>(
     raises: &Raises,
     (sums, floors): (&[i32], Option<&[i32]>),
     right: &[f32],
@@ -140,10 +151,10 @@ fn grad_halves<const H: usize>(
     // SAFETY: `isa` says what the processor has, and there is AVX2 at least.
     unsafe {
         match (floors, isa() == Isa::Avx512) {
-            (None, true) => avx512_grad::raw::<H>(raises, sums, right, out),
-            (None, false) => avx2::grad_raw::<H>(sums, raises, right, out),
-            (Some(floors), true) => avx512_grad::compare::<H>(raises, sums, floors, right, out),
-            (Some(floors), false) => avx2::grad_compare::<H>(sums, raises, floors, right, out),
+            (None, true) => avx512_grad::raw::<R, H>(raises, sums, right, out),
+            (None, false) => avx2::grad_raw::<R, H>(sums, raises, right, out),
+            (Some(floors), true) => avx512_grad::compare::<R, H>(raises, sums, floors, right, out),
+            (Some(floors), false) => avx2::grad_compare::<R, H>(sums, raises, floors, right, out),
         }
     }
 }
