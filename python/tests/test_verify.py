@@ -1,5 +1,7 @@
 """The exporter's comparison with PyTorch: what it must notice and what it must not mind."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
@@ -48,3 +50,21 @@ def test_a_wrong_gradient_is_noticed_though_it_changes_little(tmp_path, monkeypa
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-5)
     with pytest.raises(VerificationError, match="grad.0.weight: relative error"):
         export_train_step(model, F.cross_entropy, optimizer, batch(), tmp_path / "step.onnx")
+
+
+@pytest.mark.parametrize("activation, noticed", [(2.0**-23, False), (2.0**-11, True)])
+def test_rounding_may_decide_on_the_side_of_a_kink(activation, noticed, tmp_path, monkeypatch):
+    def on_the_other_side(gradient, x, threshold):
+        return torch.where(x > 2 * activation, gradient, torch.zeros_like(gradient))
+
+    operator = torch.ops.aten.threshold_backward.default
+    monkeypatch.setitem(decompositions.EARLY, operator, on_the_other_side)
+    model = nn.Sequential(nn.Linear(2, 1, bias=False), nn.ReLU(), nn.Linear(1, 1))
+    nn.init.ones_(model[0].weight)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    data = torch.tensor([[1.0 + activation, -1.0], [2.0, 3.0]]), torch.ones(2, 1)
+    expected = contextlib.nullcontext()
+    if noticed:
+        expected = pytest.raises(VerificationError, match="grad.0.weight: relative error")
+    with expected:
+        export_train_step(model, F.mse_loss, optimizer, data, tmp_path / "step.onnx")

@@ -34,6 +34,9 @@ ROUNDING = 1e-6
 ZERO = 1e-12
 """A tensor that is smaller than this beside its kind, in float64, is zero but for rounding."""
 NOISE = 1e-5
+SHAKEN = 1e-6
+"""What parameters and inputs are off by in the steps that show what rounding decides, as a part of themselves."""
+SHAKEN_STEPS = 4
 
 
 class Twin:
@@ -84,6 +87,14 @@ class Twin:
                 if name != STEP:
                     self._tensor(name).copy_(torch.from_numpy(np.array(value)))
 
+    def shake(self, generator: torch.Generator) -> None:
+        """Moves parameters and inputs a little."""
+        inputs = [v for v in self.inputs if v.is_floating_point()]
+        with torch.no_grad():
+            for value in [*self.model.parameters(), *inputs]:
+                noise = torch.rand(value.shape, generator=generator, dtype=torch.float64)
+                value.mul_((1 + SHAKEN * (2 * noise - 1)).to(value.dtype))
+
     def _tensor(self, name: str) -> torch.Tensor:
         """The tensor behind a state input."""
         tensors = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
@@ -111,6 +122,17 @@ class Reference:
         except RuntimeError:
             return Twin(self, torch.float32), Twin(self, torch.float32)
         return Twin(self, torch.float32), Twin(self, torch.float64)
+
+    def shaken(self, state) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+        """What float32 twins that start from about this state find."""
+        found = []
+        for seed in range(SHAKEN_STEPS):
+            twin = Twin(self, torch.float32)
+            twin.inputs = [v.clone() for v in twin.inputs]
+            twin.take(state)
+            twin.shake(torch.Generator().manual_seed(seed))
+            found.append(twin.differentiate())
+        return found
 
     def first_step(self) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """PyTorch's float32 values, and the outputs whose relative error is above ``NOISE``."""
@@ -185,20 +207,21 @@ def relative_error(value: np.ndarray, true: np.ndarray) -> float:
     return _ratio(gap(value, true), magnitude(true))
 
 
-def _problem(found, native, true, tolerance: float) -> str | None:
+def _problem(found, natives, true, tolerance: float) -> str | None:
     """What is wrong with an output, if it errs by more than ``tolerance`` and ten times what PyTorch does."""
+    native = natives[0]
     if found.shape != native.shape or found.dtype != native.dtype:
         return (
             f"{found.dtype}{list(found.shape)}, PyTorch has {native.dtype}{list(native.shape)}"
         )
-    error, allowed = gap(found, true), max(tolerance, 10 * gap(native, true))
+    error, allowed = gap(found, true), max(tolerance, *(10 * gap(n, true) for n in natives))
     if error <= allowed:
         return None
     size = magnitude(true)
     return f"relative error {_ratio(error, size):.2e}, allowed {_ratio(allowed, size):.2e}"
 
 
-def _compare_values(found, native, true) -> dict[str, str]:
+def _compare_values(found, natives, true) -> dict[str, str]:
     """Problems of one kind of values, forward ones or gradients."""
     floats = [v for v in true.values() if v.dtype.kind == "f"]
     largest = max(map(magnitude, floats), default=0.0)
@@ -206,7 +229,7 @@ def _compare_values(found, native, true) -> dict[str, str]:
     for name, value in true.items():
         size = magnitude(value)
         tolerance = RELATIVE * (size if size > ZERO * largest else largest)
-        problems[name] = _problem(found[name], native[name], value, tolerance)
+        problems[name] = _problem(found[name], [n[name] for n in natives], value, tolerance)
     return problems
 
 
@@ -215,7 +238,7 @@ def _compare_updates(found, native, true, before) -> dict[str, str]:
     problems = {}
     for name, value in true.items():
         tolerance = max(CHANGE * gap(value, before[name]), ROUNDING * magnitude(value))
-        problems[name] = _problem(found[name], native[name], value, tolerance)
+        problems[name] = _problem(found[name], [native[name]], value, tolerance)
     return problems
 
 
@@ -249,8 +272,13 @@ def verify_step(model, reference: Reference, batch, defaults, bindings, steps: i
     for step in range(steps):
         found = dict(zip(names, session.run(names, {**batch, **state})))
         wrong: dict[str, str | None] = {}
-        for single, double in zip(*(twin.differentiate() for twin in twins)):
-            wrong |= _compare_values(found, single, double)
+        kinds = zip(*(twin.differentiate() for twin in twins))
+        for kind, (single, double) in enumerate(kinds):
+            wrong_values = _compare_values(found, [single], double)
+            if any(wrong_values.values()):
+                shaken = [values[kind] for values in reference.shaken(state)]
+                wrong_values = _compare_values(found, [single, *shaken], double)
+            wrong |= wrong_values
         before = {new: state.get(old, defaults[old]) for new, old in bindings.items()}
         wrong |= _compare_updates(found, *(twin.update(found) for twin in twins), before)
         problems += [f"step {step + 1}, {name}: {text}" for name, text in wrong.items() if text]
