@@ -152,13 +152,13 @@ pub(crate) const PATIENCE: u32 = 2;
 /// Computes a block by a form; whether that was right.
 macro_rules! attempt {
     ($y:expr, $limit:expr, |$i:ident| $form:expr) => {{
-        let mut measure = 0;
+        let mut right = true;
         for $i in 0..BLOCK {
-            let (value, m) = $form;
-            measure = measure.max(m);
+            let (value, measure) = $form;
+            right &= measure < $limit;
             $y[$i] = value;
         }
-        measure < $limit
+        right
     }};
 }
 

@@ -1,5 +1,11 @@
 //! The fixed thread pool.
 
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How often an idle thread looks for work before it lets other processes have its core for a moment.
+const LOOKS: u32 = 10_000;
+
 /// A pool of a fixed number of threads. Work is divided by halving, and callers divide outputs only,
 /// so that no result depends on the number of threads.
 pub struct Pool {
@@ -28,13 +34,21 @@ impl Pool {
         self.threads
     }
 
-    /// Runs something on a thread of the pool, so that dividing work inside of it wakes nobody who is
-    /// not needed and switches no threads.
+    /// Runs something on a thread of the pool while the others stay awake: what is divided inside of it is taken up
+    /// at once, where waking a thread would take longer than many kernels do.
     pub fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        match &self.pool {
-            None => f(),
-            Some(pool) => pool.install(f),
-        }
+        let Some(pool) = &self.pool else { return f() };
+        let done = &AtomicBool::new(false);
+        pool.scope(|scope| {
+            let own = rayon::current_thread_index();
+            scope.spawn_broadcast(move |_, thread| {
+                if Some(thread.index()) != own {
+                    help(done);
+                }
+            });
+            let _done = Raised(done);
+            f()
+        })
     }
 
     /// Runs both, perhaps at the same time.
@@ -60,5 +74,31 @@ impl Pool {
         }
         let middle = from + (to - from) / 2;
         self.join(|| self.each_in(from, middle, f), || self.each_in(middle, to, f));
+    }
+}
+
+/// Raises a flag when it is dropped, which a panic does, too.
+struct Raised<'f>(&'f AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Takes up whatever work there is until the flag is raised.
+fn help(done: &AtomicBool) {
+    let mut looks = 0;
+    while !done.load(Ordering::Acquire) {
+        if rayon::yield_now() == Some(rayon::Yield::Executed) {
+            looks = 0;
+            continue;
+        }
+        looks += 1;
+        if looks == LOOKS {
+            looks = 0;
+            std::thread::yield_now();
+        }
+        spin_loop();
     }
 }

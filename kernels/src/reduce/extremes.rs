@@ -11,12 +11,20 @@ pub(super) fn extreme_row(x: &[f32], start: f32, beats: impl Fn(f32, f32) -> boo
     let (blocks, rest) = x.as_chunks::<LANES>();
     let mut last = [start; LANES];
     last[..rest.len()].copy_from_slice(rest);
-    let mut found = Extremes { lanes: [start; LANES], nan: [0; LANES] };
-    for block in blocks {
-        prefetch_ahead(block);
+    // Two at a time, since each waits for its comparison before.
+    let nothing = Extremes { lanes: [start; LANES], nan: [0; LANES] };
+    let (mut found, mut other) = (nothing, nothing);
+    let (pairs, odd) = blocks.as_chunks::<2>();
+    for [even, odd] in pairs {
+        prefetch_ahead(even);
+        prefetch_ahead(odd);
+        found = found.with(even, &beats);
+        other = other.with(odd, &beats);
+    }
+    for block in odd {
         found = found.with(block, &beats);
     }
-    found = found.with(&last, &beats);
+    found = found.with(&last, &beats).and(&other, &beats);
     if found.nan.contains(&u32::MAX) {
         return first_nan(x);
     }
@@ -68,12 +76,28 @@ impl Extremes {
         self
     }
 
+    /// What has been found in two parts of a row.
+    #[inline(always)]
+    fn and(mut self, other: &Extremes, beats: &impl Fn(f32, f32) -> bool) -> Extremes {
+        self = self.with(&other.lanes, beats);
+        self.nan.iter_mut().zip(other.nan).for_each(|(nan, other)| *nan |= other);
+        self
+    }
+
     /// The lane that beats all others. A function that is called, since the compiler otherwise arranges the lanes
     /// for its sake, at every block of the row.
     #[inline(never)]
     #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
-    fn extreme(self, beats: &impl Fn(f32, f32) -> bool) -> f32 {
-        self.lanes.iter().fold(self.lanes[0], |e, &lane| if beats(lane, e) { lane } else { e })
+    fn extreme(mut self, beats: &impl Fn(f32, f32) -> bool) -> f32 {
+        let mut half = LANES / 2;
+        while half > 0 {
+            let (low, high) = self.lanes.split_at_mut(half);
+            for (x, &y) in low.iter_mut().zip(&high[..half]) {
+                *x = if beats(y, *x) { y } else { *x };
+            }
+            half /= 2;
+        }
+        self.lanes[0]
     }
 }
 
