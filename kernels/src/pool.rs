@@ -4,7 +4,7 @@ use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How often an idle thread looks for work before it lets other processes have its core for a moment.
-const LOOKS: u32 = 10_000;
+const LOOKS: u32 = 16;
 
 /// A pool of a fixed number of threads. Work is divided by halving, and callers divide outputs only,
 /// so that no result depends on the number of threads.
