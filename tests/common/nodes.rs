@@ -1,7 +1,8 @@
 //! Models put together from nodes.
 
 use pam_ir::onnx::proto::{
-    AttributeProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    AttributeProto, GraphProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto,
+    ValueInfoProto,
     attribute_proto::AttributeType,
     tensor_shape_proto::{Dimension, dimension},
     type_proto,
@@ -96,6 +97,27 @@ pub fn strings(name: &str, v: &[&str]) -> AttributeProto {
         name: Some(name.to_owned()),
         strings: v.iter().map(|s| s.as_bytes().to_vec()).collect(),
         r#type: Some(AttributeType::Strings as i32),
+        ..AttributeProto::default()
+    }
+}
+
+/// A graph as an attribute: its nodes, inputs and the names of its outputs.
+pub fn graph(
+    name: &str,
+    nodes: Vec<NodeProto>,
+    inputs: &[ValueInfoProto],
+    outputs: &[&str],
+) -> AttributeProto {
+    let output = |n: &&str| ValueInfoProto { name: Some((*n).to_owned()), ..Default::default() };
+    AttributeProto {
+        name: Some(name.to_owned()),
+        g: Some(GraphProto {
+            node: nodes,
+            input: inputs.to_vec(),
+            output: outputs.iter().map(output).collect(),
+            ..GraphProto::default()
+        }),
+        r#type: Some(AttributeType::Graph as i32),
         ..AttributeProto::default()
     }
 }

@@ -51,6 +51,9 @@ impl Importer<'_> {
             if !same {
                 return Err(error("depends on data and its branches differ in type"));
             }
+            if [y, n].into_iter().flatten().any(|v| self.sequences.is_known(v)) {
+                return Err(error("depends on data and its branches give sequences"));
+            }
             let value = self.before(Op::Where, &[Some(flag), y, n], Attrs::new());
             outputs.push(Some(value.map_err(|e| error(&e))?));
         }
@@ -235,6 +238,9 @@ impl Importer<'_> {
             let axis = axes.get(column).copied().unwrap_or(0);
             let mut parts = Vec::new();
             for round in rounds {
+                if round[column].is_some_and(|v| self.sequences.is_known(v)) {
+                    return Err("a scan output is a sequence".to_owned());
+                }
                 let attrs = Attrs::from([("axes".to_owned(), Attr::Ints(vec![axis]))]);
                 parts.push(Some(self.before(Op::Unsqueeze, &[round[column]], attrs)?));
             }

@@ -43,7 +43,10 @@ impl Importer<'_> {
                 continue;
             }
             let sequence = input.r#type.as_ref().and_then(|t| t.value.as_ref());
-            if matches!(sequence, Some(TypeValue::SequenceType(_))) && self.sequence_input(input) {
+            if matches!(sequence, Some(TypeValue::SequenceType(_)))
+                && let Some(value) = self.sequence_input(input)
+            {
+                self.define(context, names, name, value)?;
                 continue;
             }
             // Before IR version 4 every initializer had to be listed as an input.

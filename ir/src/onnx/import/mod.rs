@@ -224,6 +224,10 @@ impl Importer<'_> {
                 let reason = format!("two outputs have the name `{name}`");
                 return Err(context.error(reason, "rename one"));
             }
+            if self.sequences.is_known(value) {
+                let reason = format!("output `{name}` is a sequence");
+                return Err(context.error(reason, "export its tensors as outputs"));
+            }
             self.check_stated(&context, output, value)?;
             outputs.push((name.to_owned(), value));
             linked.insert(name.to_owned(), value);

@@ -37,6 +37,10 @@ impl Importer<'_> {
         inputs: &[Option<ValueId>],
     ) -> Result<Vec<Option<ValueId>>, String> {
         self.builder.scope.name = label.to_owned();
+        if let Some(i) = inputs.iter().position(|v| v.is_some_and(|v| self.sequences.is_known(v))) {
+            let name = node.input.get(i).map_or("", String::as_str);
+            return Err(format!("input `{name}` is a sequence; only ops on sequences take one"));
+        }
         let domain = if is_standard(node.domain()) { "" } else { node.domain() };
         let version = context.opsets.get(domain).copied().unwrap_or(1);
         // `Scatter` and `Upsample` are former names, and sums of floats are written as calls.

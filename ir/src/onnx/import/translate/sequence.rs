@@ -1,6 +1,9 @@
 //! Sequences of tensors, which are lists of values while a model is imported, and the linking of onnxruntime's two
 //! models, whose optimizers take them.
 //!
+//! A value that nothing reads stands for a sequence, so that names, loops, branches and calls pass it on as they do
+//! any other; only ops on sequences look up what it stands for.
+//!
 //! `training_model.onnx` adds each gradient to a buffer in place (`InPlaceAccumulatorV2`), and
 //! `optimizer_model.onnx` takes sequences `params`, `gradients` and moments and updates them in place.
 //! Linked, the parameters are those whose gradients were accumulated, in that order; what is updated in
@@ -45,18 +48,27 @@ struct Parameter {
 /// The sequences that are known, and what a linked model may ask for.
 #[derive(Default)]
 pub(in crate::onnx::import) struct Sequences {
-    known: HashMap<String, Vec<ValueId>>,
+    known: HashMap<ValueId, Vec<ValueId>>,
     parameters: Vec<Parameter>,
     /// New values of what is updated in place: outputs to be added.
     pub updates: Vec<(String, ValueId)>,
 }
 
+impl Sequences {
+    /// Whether a value stands for a sequence.
+    pub(in crate::onnx::import) fn is_known(&self, value: ValueId) -> bool {
+        self.known.contains_key(&value)
+    }
+}
+
 impl Importer<'_> {
-    /// Gives an input that is a sequence its elements; whether the name stands for one that a linked
-    /// model knows.
-    pub(in crate::onnx::import) fn sequence_input(&mut self, info: &ValueInfoProto) -> bool {
+    /// What stands for an input that is a sequence, if that is one that a linked model knows.
+    pub(in crate::onnx::import) fn sequence_input(
+        &mut self,
+        info: &ValueInfoProto,
+    ) -> Option<ValueId> {
         if self.sequences.parameters.is_empty() {
-            return false;
+            return None;
         }
         let name = info.name();
         let parameters = self.sequences.parameters.clone();
@@ -71,8 +83,14 @@ impl Importer<'_> {
             }
         });
         let elements = elements.collect();
-        self.sequences.known.insert(name.to_owned(), elements);
-        true
+        Some(self.sequence(elements))
+    }
+
+    /// A value that stands for these.
+    fn sequence(&mut self, elements: Vec<ValueId>) -> ValueId {
+        let value = self.builder.constant("sequence", Tensor::scalar(false));
+        self.sequences.known.insert(value, elements);
+        value
     }
 
     /// Appends a node that makes, takes or updates sequences or accumulates in place; `None` for any
@@ -85,6 +103,12 @@ impl Importer<'_> {
         label: &str,
         position: usize,
     ) -> Option<std::result::Result<(), OnnxError>> {
+        let first = node.input.first().and_then(|name| names.get(name));
+        if let ("Identity", Some(same)) = (node.op_type(), first)
+            && self.sequences.is_known(same)
+        {
+            return Some(self.define(context, names, &output(node, 0), same));
+        }
         if !STANDARD.iter().chain(&TRAINING).any(|known| *known == node.op_type()) {
             return None;
         }
@@ -105,7 +129,8 @@ impl Importer<'_> {
         };
         let sequence = |importer: &Self, i: usize| -> Result<Vec<ValueId>> {
             let name = node.input.get(i).map_or("", String::as_str);
-            importer.sequences.known.get(name).cloned().ok_or_else(|| {
+            let known = names.get(name).and_then(|v| importer.sequences.known.get(&v));
+            known.cloned().ok_or_else(|| {
                 format!(
                     "input `{name}` is no known sequence; give the training model before this one"
                 )
@@ -117,22 +142,18 @@ impl Importer<'_> {
         }
         let op = node.op_type();
         if STANDARD.contains(&op) {
-            let inputs: Vec<Option<ValueId>> =
-                (0..node.input.len()).map(|i| value(i).ok()).collect();
+            let tensor = |i| value(i).ok().filter(|v| !self.sequences.is_known(*v));
+            let inputs: Vec<Option<ValueId>> = (0..node.input.len()).map(tensor).collect();
             let all = match op {
                 "SequenceConstruct" | "SequenceEmpty" | "SplitToSequence" => Vec::new(),
                 _ => sequence(self, 0)?,
             };
             let mut v = Translation { importer: self, inputs: &inputs, attrs, outputs: 1, op };
-            return match standard(&mut v, all)? {
-                Made::Sequence(elements) => {
-                    self.sequences.known.insert(output(node, 0), elements);
-                    Ok(())
-                }
-                Made::Tensor(element) => {
-                    self.define(context, names, &output(node, 0), element).map_err(|e| e.reason)
-                }
+            let made = match standard(&mut v, all)? {
+                Made::Sequence(elements) => self.sequence(elements),
+                Made::Tensor(element) => element,
             };
+            return self.define(context, names, &output(node, 0), made).map_err(|e| e.reason);
         }
         if op == "InPlaceAccumulatorV2" {
             let (buffer, gradient, reset) = (value(0)?, value(1)?, value(2).ok());
@@ -179,8 +200,8 @@ impl Importer<'_> {
         let mut v = Translation { importer: self, inputs: &[], attrs, outputs: 1, op };
         if op == "InplaceClipGradNorm" {
             let clipped = clipped(&mut v, &own[0])?;
-            self.sequences.known.insert(output(node, 0), clipped);
-            return Ok(());
+            let made = self.sequence(clipped);
+            return self.define(context, names, &output(node, 0), made).map_err(|e| e.reason);
         }
         let mut new: Vec<Vec<ValueId>> = vec![Vec::new(); groups];
         for (i, (&p, &g)) in own[0].iter().zip(own.get(1).unwrap_or(&own[0])).enumerate() {
@@ -206,7 +227,8 @@ impl Importer<'_> {
         for (i, group) in [(1, 0), (2, 2), (3, 3)] {
             let name = output(node, i);
             if let (false, Some(values)) = (name.is_empty(), new.get(group)) {
-                self.sequences.known.insert(name, values.clone());
+                let made = self.sequence(values.clone());
+                self.define(context, names, &name, made).map_err(|e| e.reason)?;
             }
         }
         if op == "AdamWOptimizer" {
