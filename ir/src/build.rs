@@ -11,6 +11,7 @@ use crate::op::{Call, Op};
 use crate::role::{Component, Mode, Role};
 use crate::tensor::{Element, Tensor};
 use crate::types::Type;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What a new node inherits from the node it stands for.
@@ -272,9 +273,17 @@ pub struct Rebuild<'g> {
     /// The builder of the new graph.
     pub to: Builder,
     map: Vec<Option<ValueId>>,
+    /// Who reads the old values, once somebody asks.
+    consumers: OnceCell<Vec<Vec<NodeId>>>,
 }
 
 impl Rebuild<'_> {
+    /// The old nodes that read an old value, in order.
+    pub fn consumers(&self, old: ValueId) -> impl Iterator<Item = &Node> {
+        let consumers = self.consumers.get_or_init(|| self.old.consumers());
+        consumers[old.index()].iter().map(|&n| self.old.node(n))
+    }
+
     /// The new value that stands for an old one.
     ///
     /// # Panics
@@ -322,8 +331,12 @@ impl Graph {
         &self,
         mut each: impl FnMut(&mut Rebuild<'_>, NodeId, &Node) -> Result<(), E>,
     ) -> Result<Graph, E> {
-        let mut r =
-            Rebuild { old: self, to: Builder::new(&self.name), map: vec![None; self.values.len()] };
+        let mut r = Rebuild {
+            old: self,
+            to: Builder::new(&self.name),
+            map: vec![None; self.values.len()],
+            consumers: OnceCell::new(),
+        };
         for &v in &self.inputs {
             let Value { name, ty, data, .. } = self.value(v);
             r.map[v.index()] = Some(r.to.input(name, ty.clone(), data.clone()));

@@ -84,8 +84,7 @@ impl<'r, 'g> Lowering<'r, 'g> {
 
     /// Whether the first output of the node is an operand of some node of this op.
     pub fn is_read_by(&self, node: &Node, op: Op) -> bool {
-        let reads = |n: &Node| n.op == op && n.inputs.contains(&node.output(0));
-        self.r.old.nodes.iter().any(reads)
+        node.output(0).is_some_and(|v| self.r.consumers(v).any(|n| n.op == op))
     }
 
     /// The type of a value of the new graph.
