@@ -1,7 +1,6 @@
 //! Derivatives of ops that pick elements by indices or put them there: the cotangent goes the other way.
 
 use super::marks;
-use super::movement::axis;
 use super::selection::integers;
 use super::vjp::{Result, Vjp};
 use crate::lower::LowerError;
@@ -52,7 +51,7 @@ fn gather(v: &mut Vjp<'_, '_, '_>) -> Result {
     if let Some(row) = marks::padding_row(v.node()) {
         d = without_row(v, d, row)?;
     }
-    let axis = axis(v, shape.len())?;
+    let axis = v.axis(shape.len())?;
     let cotangent = scattered_rows(v, indices, d, axis, &shape)?;
     v.give(0, cotangent)
 }

@@ -7,7 +7,7 @@ use crate::lower::LowerError;
 use pam_ir::attr::Attr;
 use pam_ir::geometry::{padded_positions, slice_ranges};
 use pam_ir::graph::ValueId;
-use pam_ir::op::{Op, normalize_axis};
+use pam_ir::op::Op;
 
 /// Gives the cotangents of the inputs of a node that moves elements; whether it does.
 pub(super) fn apply(v: &mut Vjp<'_, '_, '_>) -> Result<bool> {
@@ -67,10 +67,6 @@ pub(super) fn apply(v: &mut Vjp<'_, '_, '_>) -> Result<bool> {
     Ok(true)
 }
 
-pub(super) fn axis(v: &Vjp<'_, '_, '_>, rank: usize) -> Result<usize> {
-    Ok(normalize_axis(v.node().int("axis").unwrap_or(0), rank)?)
-}
-
 /// Repetitions are summed.
 fn tile(v: &mut Vjp<'_, '_, '_>) -> Result {
     let (d, shape) = (v.delta()?, v.type_of(0)?.shape);
@@ -102,7 +98,7 @@ fn range(
 
 fn concat(v: &mut Vjp<'_, '_, '_>) -> Result {
     let d = v.delta()?;
-    let axis = axis(v, v.shape(d).len())?;
+    let axis = v.axis(v.shape(d).len())?;
     let mut start = 0;
     for i in 0..v.node().inputs.len() {
         let end = start + v.type_of(i)?.shape[axis];
@@ -118,7 +114,7 @@ fn concat(v: &mut Vjp<'_, '_, '_>) -> Result {
 /// Parts that nothing depends on count as zeros.
 fn split(v: &mut Vjp<'_, '_, '_>) -> Result {
     let ty = v.type_of(0)?;
-    let axis = axis(v, ty.rank())?;
+    let axis = v.axis(ty.rank())?;
     let types = v.call(|call| (call.op.row().infer)(call))?;
     let mut parts = Vec::with_capacity(types.len());
     for (i, ty) in types.iter().enumerate() {

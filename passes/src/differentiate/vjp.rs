@@ -4,7 +4,7 @@
 use crate::lower::{LowerError, Lowering};
 use pam_ir::attr::Attr;
 use pam_ir::graph::{Node, ValueId};
-use pam_ir::op::Op;
+use pam_ir::op::{Op, normalize_axis};
 use pam_ir::role::Mode;
 use pam_ir::tensor::Tensor;
 use pam_ir::types::{DType, Type};
@@ -54,6 +54,11 @@ impl<'a, 'r, 'g> Vjp<'a, 'r, 'g> {
     /// Whether its derivative is that of the piecewise affine function.
     pub(super) fn exact(&self) -> bool {
         self.node.mode == Mode::Exact
+    }
+
+    /// The attribute `axis`, 0 if it is not given, among so many.
+    pub(super) fn axis(&self, rank: usize) -> Result<usize> {
+        Ok(normalize_axis(self.node.int("axis").unwrap_or(0), rank)?)
     }
 
     /// A required input.
