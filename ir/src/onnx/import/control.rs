@@ -130,6 +130,10 @@ impl Importer<'_> {
         let list = |name: &str, i: usize| {
             attribute(name).and_then(|a| a.ints.get(i).copied()).unwrap_or(0)
         };
+        if context.opsets.get("").is_some_and(|version| *version < 9) {
+            let reason = "scans a batch, as `Scan` did in opset 8";
+            return Err(at(context, node, position, reason, "convert it to opset 9"));
+        }
         let count = attribute("num_scan_inputs").map_or(0, |a| a.i());
         let carried = usize::try_from(count)
             .ok()
