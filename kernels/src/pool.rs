@@ -1,5 +1,6 @@
 //! The fixed thread pool.
 
+use std::cell::Cell;
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -40,14 +41,9 @@ impl Pool {
         let Some(pool) = &self.pool else { return f() };
         let done = &AtomicBool::new(false);
         pool.scope(|scope| {
-            let own = rayon::current_thread_index();
-            scope.spawn_broadcast(move |_, thread| {
-                if Some(thread.index()) != own {
-                    help(done);
-                }
-            });
+            scope.spawn_broadcast(move |_, _| help(done));
             let _done = Raised(done);
-            f()
+            busy(f)
         })
     }
 
@@ -59,7 +55,7 @@ impl Pool {
     ) -> (A, B) {
         match &self.pool {
             None => (a(), b()),
-            Some(pool) => pool.join(a, b),
+            Some(pool) => pool.join(|| busy(a), || busy(b)),
         }
     }
 
@@ -86,19 +82,72 @@ impl Drop for Raised<'_> {
     }
 }
 
-/// Takes up whatever work there is until the flag is raised.
+thread_local! {
+    /// Whether this thread is in the middle of something. It then never helps until another run is done, which
+    /// might wait for this one.
+    static BUSY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls something in whose middle the thread then is.
+fn busy<R>(f: impl FnOnce() -> R) -> R {
+    struct Outer(bool);
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            BUSY.set(self.0);
+        }
+    }
+    let _outer = Outer(BUSY.replace(true));
+    f()
+}
+
+/// Takes up whatever work there is until the flag is raised, on a thread that has nothing else to do.
 fn help(done: &AtomicBool) {
-    let mut looks = 0;
-    while !done.load(Ordering::Acquire) {
-        if rayon::yield_now() == Some(rayon::Yield::Executed) {
-            looks = 0;
-            continue;
+    if BUSY.get() {
+        return;
+    }
+    busy(|| {
+        let mut looks = 0;
+        while !done.load(Ordering::Acquire) {
+            if rayon::yield_now() == Some(rayon::Yield::Executed) {
+                looks = 0;
+                continue;
+            }
+            looks += 1;
+            if looks == LOOKS {
+                looks = 0;
+                std::thread::yield_now();
+            }
+            spin_loop();
         }
-        looks += 1;
-        if looks == LOOKS {
-            looks = 0;
-            std::thread::yield_now();
-        }
-        spin_loop();
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pool;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Runs at the same time, within each other and after a panic, each of which divides work.
+    #[test]
+    fn runs_neither_wait_for_each_other_nor_for_ever() {
+        let pool = Pool::new(3).unwrap();
+        let count = AtomicUsize::new(0);
+        let work = || {
+            pool.run(|| {
+                pool.each(20, &|_| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                });
+                pool.run(|| pool.each(5, &|_| std::thread::yield_now()));
+            });
+        };
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| (0..50).for_each(|_| work()));
+            }
+        });
+        assert_eq!(count.load(Ordering::Relaxed), 4 * 50 * 20);
+        let panics = || pool.run(|| pool.each(3, &|i| assert!(i < 2)));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+        assert_eq!(pool.run(|| 7), 7);
     }
 }
