@@ -16,6 +16,7 @@ use super::tile::Raises;
 use super::tile::{TILE_COLUMNS, TILE_ROWS, Tile};
 use super::{GRAIN, K_CHUNK, Matrices, cut};
 use crate::Pool;
+use crate::isa::{Isa, isa};
 use crate::pa::{self, Offset};
 use crate::simd::multiversion;
 use std::cell::RefCell;
@@ -165,6 +166,8 @@ unsafe fn block(
             out.iter_mut().zip(sums).for_each(|(o, x)| *o = if add { *o + x } else { *x });
         }
     };
+    // Asked once, since panels are prepared for what reads them.
+    let isa = isa();
     WORKSPACE.with_borrow_mut(|w| {
         for from in columns.clone().step_by(BLOCK_COLUMNS) {
             let to = (from + BLOCK_COLUMNS).min(columns.end);
@@ -175,10 +178,10 @@ unsafe fn block(
                 for first in rows.clone().step_by(BLOCK_ROWS) {
                     let block = first..(first + BLOCK_ROWS).min(rows.end);
                     w.left.pack(delta, block.clone(), chunk.clone(), (0, 23), |facts| {
-                        extras(facts, all, offset)
+                        extras(facts, all, offset, isa)
                     });
                     #[cfg(target_arch = "x86_64")]
-                    if crate::x86::available() && offset == 0 {
+                    if isa >= Isa::Avx2 && offset == 0 {
                         let delta = w.left.all();
                         w.right.prepare(false, |right| StandIn::slope(delta, slopes(right, 0)));
                     }
@@ -188,7 +191,14 @@ unsafe fn block(
                             let i = i..(i + TILE_ROWS).min(block.end);
                             let own = read(&own, i.clone(), j.clone(), mantissa);
                             let shape = [i.len(), j.len()];
-                            tile(&own, (&w.left, q), (&w.right, p), shape, offset, &mut sums);
+                            tile(
+                                &own,
+                                (&w.left, q),
+                                (&w.right, p),
+                                shape,
+                                (offset, isa),
+                                &mut sums,
+                            );
                             store(i, j.clone(), &sums, start > 0);
                         }
                     }
@@ -240,13 +250,10 @@ fn form(delta: Facts, slopes: Facts) -> Form {
 }
 
 /// What is read of a panel of the gradient.
-fn extras(delta: Facts, right: Facts, offset: Offset) -> Extras {
+fn extras(delta: Facts, right: Facts, offset: Offset, isa: Isa) -> Extras {
     let slopes = slopes(right, offset);
     let form = form(delta, slopes);
-    #[cfg(target_arch = "x86_64")]
-    let tiles = crate::x86::available() && form < Form::Compare;
-    #[cfg(not(target_arch = "x86_64"))]
-    let tiles = false;
+    let tiles = isa >= Isa::Avx2 && form < Form::Compare;
     let stand_in = StandIn::left(delta, slopes, 0).filter(|_| tiles);
     let zeros = right.zero || delta.zero && stand_in.is_none();
     Extras { floors: zeros || form >= Form::Compare, parts: false, masks: false, stand_in }
@@ -257,12 +264,12 @@ fn tile(
     (left, q): (&LeftPanel, usize),
     (right, p): (&RightPanel, usize),
     shape: [usize; 2],
-    offset: Offset,
+    (offset, isa): (Offset, Isa),
     out: &mut Tile,
 ) {
     let b = right.panel(p);
     #[cfg(target_arch = "x86_64")]
-    if crate::x86::available() {
+    if isa >= Isa::Avx2 {
         let (delta, slopes) = (left.facts[q], slopes(right.facts[p], offset));
         let (stand_in, slope) = (left.stand_in(q), right.stand_in(p));
         let floors = match form(delta, slopes) {
@@ -275,7 +282,7 @@ fn tile(
         let mut raises = Raises([0; TILE_ROWS * TILE_COLUMNS]);
         raise(own, offset, &mut raises.0);
         let floors = floors.then(|| left.floors(q));
-        crate::x86::grad_tile(&raises, (left.sums(q), floors), b, shape, out);
+        crate::x86::grad_tile(&raises, (left.sums(q), floors), b, (shape, isa), out);
         if let Some(StandIn { least, .. }) = stand_in.or(slope) {
             settle(out, least);
         }

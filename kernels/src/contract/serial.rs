@@ -55,8 +55,12 @@ pub(crate) fn serial(
                 return zero(m, columns, out);
             }
             #[cfg(target_arch = "x86_64")]
-            if m >= FEW_ROWS && crate::x86::available() {
-                return tiled(w, m, columns, k, left, right, out, (offset, mantissa));
+            {
+                // Asked once, since panels are prepared for what reads them.
+                let isa = isa();
+                if m >= FEW_ROWS && isa >= Isa::Avx2 {
+                    return tiled(w, m, columns, k, left, right, out, (offset, mantissa), isa);
+                }
             }
             rows::product(&mut w.block, m, columns, k, left, right, out, (offset, mantissa));
         }
@@ -82,6 +86,7 @@ fn tiled(
     right: &impl Columns,
     out: Out,
     numbers: (Offset, u32),
+    isa: Isa,
 ) {
     let (offset, mantissa) = numbers;
     let mut tile = [0.0; TILE_ROWS * TILE_COLUMNS];
@@ -101,7 +106,7 @@ fn tiled(
                     w.right.find_peaks();
                 }
                 // AVX-512 masks by registers, which costs nothing.
-                if isa() == Isa::Avx2 {
+                if isa == Isa::Avx2 {
                     let left = w.left.all();
                     w.right.prepare(true, |right| StandIn::right(left, right, offset));
                 }
@@ -113,7 +118,13 @@ fn tiled(
                             out.fetch(rows.clone(), j);
                         }
                         let shape = [rows.len(), width];
-                        crate::x86::tile((&w.left, q), (&w.right, p), shape, offset, &mut tile);
+                        crate::x86::tile(
+                            (&w.left, q),
+                            (&w.right, p),
+                            shape,
+                            (offset, isa),
+                            &mut tile,
+                        );
                         // SAFETY: the caller hands over these rows and columns.
                         unsafe { out.store_rows(rows, j, &tile, TILE_COLUMNS, width, start > 0) };
                     }

@@ -9,7 +9,7 @@ use crate::contract::facts::{Form, apart};
 use crate::contract::pack::{LeftPanel, RightPanel};
 use crate::contract::stand_in::{StandIn, settle};
 use crate::contract::tile::{Raises, TILE_COLUMNS, TILE_ROWS, Tile};
-use crate::isa::{Isa, isa};
+use crate::isa::Isa;
 use crate::pa::{self, BIAS, Offset};
 use crate::simd::multiversion;
 
@@ -19,11 +19,6 @@ macro_rules! unrolled {
     ($row:ident in [$($i:literal)*] $body:block) => { $({ let $row: usize = $i; $body })* };
 }
 use unrolled;
-
-/// Whether there are micro-kernels that can run here.
-pub(crate) fn available() -> bool {
-    isa() >= Isa::Avx2
-}
 
 /// Calls a function with the least `R` and `H` so that `R` rows and `H` halves of the columns hold a shape.
 macro_rules! shaped {
@@ -40,21 +35,22 @@ macro_rules! shaped {
 }
 
 /// One register tile: panel `q` of the left operand times panel `p` of the right one, of which the first rows and
-/// columns are wanted. The callers have asked [`available`].
+/// columns are wanted. The extension is at least AVX2, one that the processor has, and that which the panels were
+/// prepared for.
 pub(crate) fn tile(
     left: (&LeftPanel, usize),
     right: (&RightPanel, usize),
     shape: [usize; 2],
-    offset: Offset,
+    numbers: (Offset, Isa),
     out: &mut Tile,
 ) {
-    shaped!(shape, part(left, right, offset, out));
+    shaped!(shape, part(left, right, numbers, out));
 }
 
 fn part<const R: usize, const H: usize>(
     (left, q): (&LeftPanel, usize),
     (right, p): (&RightPanel, usize),
-    offset: Offset,
+    (offset, isa): (Offset, Isa),
     out: &mut Tile,
 ) {
     let b = right.panel(p);
@@ -78,9 +74,9 @@ fn part<const R: usize, const H: usize>(
     };
     let (floors, masks) = (|| left.floors(q), || left.masks(q));
     let (sizes, signs) = (|| left.sizes(q), || left.signs(q));
-    // SAFETY: `isa` says what the processor has, and there is AVX2 at least.
+    // SAFETY: the caller promises that the processor has the extension, AVX2 at least.
     unsafe {
-        match (form, isa() == Isa::Avx512) {
+        match (form, isa == Isa::Avx512) {
             (Form::Raw, true) => avx512::raw::<R, H>(sums, b, out),
             (Form::Raw, false) => avx2::raw::<R, H>(sums, b, out),
             (Form::Zeros { left: true, right: true }, true) => {
@@ -131,26 +127,27 @@ multiversion! { pam
 
 /// One register tile of an exact derivative, of which the first rows and columns are wanted; `floors`
 /// are needed where there are zeros or underflow.
-/// The callers have asked [`available`].
+/// The extension is as for [`tile`].
 pub(crate) fn grad_tile(
     raises: &Raises,
     (sums, floors): (&[i32], Option<&[i32]>),
     right: &[f32],
-    shape: [usize; 2],
+    (shape, isa): ([usize; 2], Isa),
     out: &mut Tile,
 ) {
-    shaped!(shape, grad_part(raises, (sums, floors), right, out));
+    shaped!(shape, grad_part(raises, (sums, floors), right, isa, out));
 }
 
 fn grad_part<const R: usize, const H: usize>(
     raises: &Raises,
     (sums, floors): (&[i32], Option<&[i32]>),
     right: &[f32],
+    isa: Isa,
     out: &mut Tile,
 ) {
-    // SAFETY: `isa` says what the processor has, and there is AVX2 at least.
+    // SAFETY: the caller promises that the processor has the extension, AVX2 at least.
     unsafe {
-        match (floors, isa() == Isa::Avx512) {
+        match (floors, isa == Isa::Avx512) {
             (None, true) => avx512_grad::raw::<R, H>(raises, sums, right, out),
             (None, false) => avx2::grad_raw::<R, H>(sums, raises, right, out),
             (Some(floors), true) => avx512_grad::compare::<R, H>(raises, sums, floors, right, out),
