@@ -104,8 +104,10 @@ fn squares(
     if rows == 0 || columns == 0 {
         return;
     }
-    assert!((rows - 1) * row + columns <= source.len(), "the source holds the last square");
-    assert!((columns - 1) * stride + rows <= out.len(), "so does the output");
+    let end =
+        |lines: usize, line: usize, n: usize| (lines - 1).saturating_mul(line).saturating_add(n);
+    assert!(end(rows, row, columns) <= source.len(), "the source holds the last square");
+    assert!(end(columns, stride, rows) <= out.len(), "so does the output");
     for left in (0..columns).step_by(LINE) {
         for r in (0..rows).step_by(SIDE) {
             for c in (left..(left + LINE).min(columns)).step_by(SIDE) {

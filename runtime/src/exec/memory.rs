@@ -7,8 +7,8 @@
 use memmap2::MmapMut;
 use smallvec::SmallVec;
 
-/// A block of bytes that starts at a multiple of [`ALIGN`]: at a page, of the large ones where the system has such
-/// for who asks, since a step touches so many that processors spend a fifth of their time looking them up.
+/// A block of bytes that starts at a page, and so at a multiple of [`ALIGN`](crate::plan::arena::ALIGN). The pages are
+/// large where the system has such for who asks, since a step touches so many that looking them up shows.
 pub struct Memory(MmapMut);
 
 impl Memory {
