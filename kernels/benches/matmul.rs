@@ -197,7 +197,7 @@ fn operands(data: &str, a: usize, b: usize) -> (Vec<f32>, Vec<f32>) {
         "zeros-one" => zeros(&mut y),
         "zeros-both" => [&mut x, &mut y].into_iter().for_each(|x| zeros(x)),
         "underflow" => [&mut x, &mut y].into_iter().for_each(|x| scale(x, 2f32.powi(-63))),
-        // Every number may overflow with some others.
+        // Large numbers everywhere, so that many products overflow.
         "overflow-dense" => [&mut x, &mut y].into_iter().for_each(|x| scale(x, 2f32.powi(65))),
         // A few large numbers that would overflow together, the sums of the others within the range.
         "overflow" => {
