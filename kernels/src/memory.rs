@@ -38,15 +38,22 @@ const AHEAD: usize = 256;
 /// than a few instructions for each number leaves the memory idle otherwise.
 #[inline(always)]
 pub(crate) fn prefetch_ahead<const N: usize>(block: &[f32; N]) {
+    for line in (0..N).step_by(LINE / size_of::<f32>()) {
+        prefetch_line(block.as_ptr().wrapping_add(AHEAD + line));
+    }
+}
+
+/// Fetches the line of a number; there need be none.
+#[inline(always)]
+pub(crate) fn prefetch_line(at: *const f32) {
     #[cfg(target_arch = "x86_64")]
-    for line in 0..N / (LINE / size_of::<f32>()) {
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let at = block.as_ptr().wrapping_add(AHEAD + line * (LINE / size_of::<f32>()));
         // SAFETY: a hint about an address reads nothing, whatever the address is.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = block;
+    let _ = at;
 }
 
 /// Copies past the caches, for memory that is larger than they are and is not read again soon: no line is read

@@ -4,8 +4,9 @@
 //! right operand with rows and columns exchanged. `own` is fixed for an output element and gives a
 //! mantissa, `right` and `delta` are packed like the operands of a product.
 
-use super::columns::{Columns, Strided};
+use super::columns::{Columns, Strided, interleave};
 use super::facts::{Facts, Form};
+use super::out::Out;
 use super::pack::{Extras, LeftPanel, RightPanel, narrow};
 use super::serial::{BLOCK_COLUMNS, BLOCK_ROWS};
 use super::stand_in::StandIn;
@@ -40,7 +41,7 @@ pub fn matmul_grad_a(
     delta: Matrices<'_>,
     out: &mut [f32],
 ) {
-    grad(pool, numbers, [m, k, n], [a, transposed(b), delta], [k, 1], out);
+    grad(pool, numbers, [m, k, n], [a, transposed(b), delta], false, out);
 }
 
 /// `grad[k, n] = Σ_m mul_grad(b[k, n], a[m, k], delta[m, n])`, m in the order of all contractions.
@@ -56,43 +57,20 @@ pub fn matmul_grad_b(
     delta: Matrices<'_>,
     out: &mut [f32],
 ) {
-    grad(pool, numbers, [n, k, m], [transposed(b), a, transposed(delta)], [1, n], out);
+    grad(pool, numbers, [n, k, m], [transposed(b), a, transposed(delta)], true, out);
 }
 
 fn transposed(x: Matrices<'_>) -> Matrices<'_> {
     Matrices { row: x.col, col: x.row, ..x }
 }
 
-/// The output of one matrix of the batch, at its strides.
-#[derive(Clone, Copy)]
-struct Target {
-    base: *mut f32,
-    row: usize,
-    col: usize,
-}
-
-// SAFETY: the threads of a contraction write different elements.
-unsafe impl Send for Target {}
-// SAFETY: as above.
-unsafe impl Sync for Target {}
-
-impl Target {
-    /// The same from a later element on.
-    ///
-    /// # Safety
-    /// The element must belong to the output.
-    unsafe fn skip(self, elements: usize) -> Target {
-        // SAFETY: the caller promises that the element exists.
-        Target { base: unsafe { self.base.add(elements) }, ..self }
-    }
-}
-
+/// The contraction, its output with rows and columns exchanged where `across` says so.
 fn grad(
     pool: &Pool,
     numbers: (Offset, u32),
     [rows, columns, n]: [usize; 3],
     operands: [Matrices<'_>; 3],
-    [row, col]: [usize; 2],
+    across: bool,
     out: &mut [f32],
 ) {
     let [own, right, delta] = operands;
@@ -109,7 +87,7 @@ fn grad(
     let work = size.saturating_mul(n.max(1));
     let parts = if batch >= pool.threads() { 1 } else { pool.threads().min(work / GRAIN + 1) };
     let by_rows = rows >= 2 * TILE_ROWS * parts || rows >= columns;
-    let base = Target { base: out.as_mut_ptr(), row, col };
+    let base = Out::dense(out, if across { rows } else { columns });
     pool.each(batch * parts, &|task| {
         let (matrix, part) = (task / parts, task % parts);
         let whole = (0..rows, 0..columns);
@@ -126,7 +104,7 @@ fn grad(
                 numbers,
                 (rows, columns, n),
                 operands.map(|x| x.at(matrix)),
-                base.skip(matrix * size),
+                (base.skip(matrix * size), across),
             );
         }
     });
@@ -145,27 +123,34 @@ thread_local! {
 /// A block of one matrix on one thread.
 ///
 /// # Safety
-/// The rows and columns must belong to the target, and no other thread may use them.
+/// The rows and columns must belong to the output, and no other thread may use them.
 unsafe fn block(
     (offset, mantissa): (Offset, u32),
     (rows, columns, n): (Range<usize>, Range<usize>, usize),
     [own, right, delta]: [Strided<'_>; 3],
-    target: Target,
+    (out, across): (Out, bool),
 ) {
-    let mut sums: Tile = [0.0; TILE_ROWS * TILE_COLUMNS];
-    let store = |i: Range<usize>, j: Range<usize>, sums: &Tile, add: bool| {
-        // Along the memory: lines of the output are rows or columns of the tile.
-        let rows = target.col == 1;
-        let (lines, line) = if rows { (i.clone(), j.clone()) } else { (j.clone(), i.clone()) };
-        let [far, near] = if rows { [TILE_COLUMNS, 1] } else { [1, TILE_COLUMNS] };
-        for (place, at) in lines.enumerate() {
-            let first = at * target.row.max(target.col) + line.start;
-            // SAFETY: the caller hands over these rows and columns, one of which lie side by side.
-            let out = unsafe { std::slice::from_raw_parts_mut(target.base.add(first), line.len()) };
-            let sums = sums[place * far..].iter().step_by(near);
-            out.iter_mut().zip(sums).for_each(|(o, x)| *o = if add { *o + x } else { *x });
-        }
+    let [mut sums, mut turned]: [Tile; 2] = [[0.0; TILE_ROWS * TILE_COLUMNS]; 2];
+    let place = |i: &Range<usize>, j: &Range<usize>| {
+        let (i, j) = (i.clone(), j.clone());
+        if across { (j, i) } else { (i, j) }
     };
+    let fetch = |i: &Range<usize>, j: &Range<usize>| {
+        let (lines, line) = place(i, j);
+        out.fetch(lines, line.start);
+    };
+    let mut store = |i: &Range<usize>, j: &Range<usize>, sums: &Tile, add: bool| {
+        let (lines, line) = place(i, j);
+        let (values, stride) = if across {
+            interleave(sums, [TILE_COLUMNS, 1], [i.len(), j.len()], TILE_ROWS, &mut turned);
+            (&turned, TILE_ROWS)
+        } else {
+            (sums, TILE_COLUMNS)
+        };
+        // SAFETY: the caller hands over these rows and columns.
+        unsafe { out.store_rows(lines, line.start, values, stride, line.len(), add) };
+    };
+    let mut tile_of_own = Own::default();
     // Asked once, since panels are prepared for what reads them.
     let isa = isa();
     WORKSPACE.with_borrow_mut(|w| {
@@ -189,17 +174,20 @@ unsafe fn block(
                         let j = j..(j + TILE_COLUMNS).min(to);
                         for (q, i) in block.clone().step_by(TILE_ROWS).enumerate() {
                             let i = i..(i + TILE_ROWS).min(block.end);
-                            let own = read(&own, i.clone(), j.clone(), mantissa);
                             let shape = [i.len(), j.len()];
+                            tile_of_own.read(&own, i.clone(), j.clone(), (offset, mantissa));
+                            if start > 0 {
+                                fetch(&i, &j);
+                            }
                             tile(
-                                &own,
+                                &tile_of_own,
                                 (&w.left, q),
                                 (&w.right, p),
                                 shape,
                                 (offset, isa),
                                 &mut sums,
                             );
-                            store(i, j.clone(), &sums, start > 0);
+                            store(&i, &j, &sums, start > 0);
                         }
                     }
                 }
@@ -209,24 +197,62 @@ unsafe fn block(
 }
 
 /// The operand by which the derivative is taken, for a tile.
-fn read(own: &Strided<'_>, i: Range<usize>, j: Range<usize>, mantissa: u32) -> Tile {
-    let mut values = [1.0; TILE_ROWS * TILE_COLUMNS];
-    own.copy(i, j, TILE_COLUMNS, &mut values);
-    if mantissa < 23 {
-        narrow(&mut values, mantissa);
+struct Own {
+    /// Where the tile is not whole, what an earlier one had there, which nobody reads.
+    values: Tile,
+    #[cfg(target_arch = "x86_64")]
+    raises: Raises,
+    /// Whether some are NaN.
+    #[cfg(target_arch = "x86_64")]
+    nan: bool,
+}
+
+impl Default for Own {
+    fn default() -> Own {
+        Own {
+            values: [1.0; TILE_ROWS * TILE_COLUMNS],
+            #[cfg(target_arch = "x86_64")]
+            raises: Raises([0; TILE_ROWS * TILE_COLUMNS]),
+            #[cfg(target_arch = "x86_64")]
+            nan: false,
+        }
     }
-    values
+}
+
+impl Own {
+    fn read(
+        &mut self,
+        own: &Strided<'_>,
+        i: Range<usize>,
+        j: Range<usize>,
+        (offset, mantissa): (Offset, u32),
+    ) {
+        own.copy(i, j, TILE_COLUMNS, &mut self.values);
+        if mantissa < 23 {
+            narrow(&mut self.values, mantissa);
+        }
+        #[cfg(target_arch = "x86_64")]
+        raise(&self.values, offset, &mut self.raises.0, &mut self.nan);
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 multiversion! { pam
-    /// The mantissas with the offset added; zeros and subnormals have none.
-    fn raise(own: &Tile, offset: Offset, raises: &mut [i32; TILE_ROWS * TILE_COLUMNS]) {
+    /// The mantissas with the offset added; zeros and subnormals have none. Also whether there are NaNs.
+    fn raise(
+        own: &Tile,
+        offset: Offset,
+        raises: &mut [i32; TILE_ROWS * TILE_COLUMNS],
+        nan: &mut bool
+    ) {
+        let mut most = 0;
         for (x, raise) in own.iter().zip(raises) {
             let m = x.to_bits() & 0x7FFF_FFFF;
+            most = most.max(m);
             let normal = (m >= MIN as u32) & (m < INF as u32);
             *raise = if normal { (m & MANTISSA as u32) as i32 } else { 0 } + offset;
         }
+        *nan = most > INF as u32;
     }
 }
 
@@ -260,7 +286,7 @@ fn extras(delta: Facts, right: Facts, offset: Offset, isa: Isa) -> Extras {
 }
 
 fn tile(
-    own: &Tile,
+    own: &Own,
     (left, q): (&LeftPanel, usize),
     (right, p): (&RightPanel, usize),
     shape: [usize; 2],
@@ -274,26 +300,24 @@ fn tile(
         let (stand_in, slope) = (left.stand_in(q), right.stand_in(p));
         let floors = match form(delta, slopes) {
             Form::Full | Form::Special => {
-                return special(own, left.sums(q), b, offset, out);
+                return special(&own.values, left.sums(q), b, offset, out);
             }
             Form::Compare => true,
             _ => delta.zero && stand_in.is_none() || slopes.zero && slope.is_none(),
         };
-        let mut raises = Raises([0; TILE_ROWS * TILE_COLUMNS]);
-        raise(own, offset, &mut raises.0);
         let floors = floors.then(|| left.floors(q));
-        crate::x86::grad_tile(&raises, (left.sums(q), floors), b, (shape, isa), out);
+        crate::x86::grad_tile(&own.raises, (left.sums(q), floors), b, (shape, isa), out);
         if let Some(StandIn { least, .. }) = stand_in.or(slope) {
             settle(out, least);
         }
         // A derivative by NaN is NaN, whatever the micro-kernel made of it.
-        if own.iter().fold(false, |nan, a| nan | a.is_nan()) {
-            let nan = own.iter().zip(out).filter(|(a, _)| a.is_nan());
+        if own.nan {
+            let nan = own.values.iter().zip(out).filter(|(a, _)| a.is_nan());
             nan.for_each(|(_, o)| *o = f32::NAN);
         }
         return;
     }
-    special(own, left.sums(q), b, offset, out);
+    special(&own.values, left.sums(q), b, offset, out);
 }
 
 multiversion! { pam

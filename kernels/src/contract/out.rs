@@ -1,5 +1,7 @@
 //! Where the outputs of a product go.
 
+use super::tile::{TILE_COLUMNS, TILE_ROWS};
+use crate::memory::prefetch_line;
 use std::ops::Range;
 
 /// Where an output goes. Column j lies at `j`, or, for the columns of a batch of images, at
@@ -42,15 +44,11 @@ impl Out {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) fn fetch(&self, rows: Range<usize>, j: usize) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         if self.per == usize::MAX {
             for i in rows {
-                let at = self.base.wrapping_add(i * self.row + j).cast::<i8>();
-                // SAFETY: a prefetch reads nothing, wherever it points.
-                unsafe {
-                    _mm_prefetch::<_MM_HINT_T0>(at);
-                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64));
-                }
+                let at = self.base.wrapping_add(i * self.row + j);
+                prefetch_line(at);
+                prefetch_line(at.wrapping_add(TILE_COLUMNS / 2));
             }
         }
     }
@@ -100,13 +98,23 @@ impl Out {
                 };
                 let values = &values[from..from + n];
                 from += stride;
-                if add {
-                    out.iter_mut().zip(values).for_each(|(o, v)| *o += v);
-                } else {
-                    out.copy_from_slice(values);
+                // Most are a tile's rows or columns; a length that is known takes neither a call nor a loop.
+                match n {
+                    TILE_COLUMNS => put(&mut out[..TILE_COLUMNS], &values[..TILE_COLUMNS], add),
+                    TILE_ROWS => put(&mut out[..TILE_ROWS], &values[..TILE_ROWS], add),
+                    _ => put(out, values, add),
                 }
             }
             done += n;
         }
+    }
+}
+
+#[inline(always)]
+fn put(out: &mut [f32], values: &[f32], add: bool) {
+    if add {
+        out.iter_mut().zip(values).for_each(|(o, v)| *o += v);
+    } else {
+        out.copy_from_slice(values);
     }
 }

@@ -5,7 +5,7 @@
 #![allow(clippy::wildcard_imports, reason = "the intrinsics are named one by one below")]
 
 use super::avx512::{add_where, broadcast, load, store};
-use super::unrolled;
+use super::{in_place, unrolled};
 use crate::contract::tile::{Raises, TILE_COLUMNS, TILE_ROWS, Tile};
 use std::arch::x86_64::*;
 
@@ -30,6 +30,7 @@ pub(crate) unsafe fn raw<const R: usize, const H: usize>(
     for (sums, b) in sums.as_chunks::<TILE_ROWS>().0.iter().zip(right.as_chunks::<32>().0) {
         // SAFETY: 32 numbers are two vectors.
         let b = unsafe { load::<H>(b.as_ptr()) };
+        let raises = in_place(raises);
         for row in 0..R {
             let delta = _mm512_set1_epi32(sums[row]);
             for half in 0..H {
@@ -68,6 +69,7 @@ pub(crate) unsafe fn compare<const R: usize, const H: usize>(
                 let size = b.map(|b| _mm512_and_si512(b, mask));
                 let sign = b.map(|b| _mm512_andnot_si512(mask, b));
                 let least = _mm512_set1_epi32(0x0080_0000);
+                let raises = in_place(raises);
                 let normal = size.map(|m| _mm512_cmpge_epi32_mask(m, least));
                 unrolled!(row in [0 1 2 3 4 5 6 7] {
                     if top + row < R {

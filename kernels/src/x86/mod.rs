@@ -34,6 +34,19 @@ macro_rules! shaped {
     };
 }
 
+/// The same, of which the compiler knows nothing, so that loops read what they need of it each time. It would load
+/// all before a loop, for lack of registers, onto the stack, where vectors straddle cache lines.
+#[inline(always)]
+fn in_place(raises: &Raises) -> &Raises {
+    let mut at = std::ptr::from_ref(raises);
+    // SAFETY: no instruction is executed.
+    unsafe {
+        std::arch::asm!("/* {} */", inout(reg) at, options(nomem, nostack, preserves_flags));
+    }
+    // SAFETY: it is the same pointer.
+    unsafe { &*at }
+}
+
 /// One register tile: panel `q` of the left operand times panel `p` of the right one, of which the first rows and
 /// columns are wanted. The extension is at least AVX2, one that the processor has, and that which the panels were
 /// prepared for.
