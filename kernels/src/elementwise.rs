@@ -3,9 +3,9 @@
 //! Operands and results have one length, but that one of two operands may be shorter. Callers go tile
 //! by tile, so that chains of operations stay in the cache; nothing here divides work among threads.
 
-use crate::function::{Forms1, Forms2, MODERATE};
+use crate::function::{Forms1, Forms2, MODERATE, moderate};
 use crate::memory::prefetch_ahead;
-use crate::pa::{Factor, magnitude};
+use crate::pa::Factor;
 use crate::simd::native::{map1, map2};
 use crate::simd::{Right, multiversion, pam, repeated};
 use crate::{function, pa};
@@ -145,50 +145,56 @@ pub fn binary(op: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
 }
 
 /// Numbers that are computed by a form before it is looked whether that was right.
-const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 /// How often a form was wrong before it is no longer tried.
 pub(crate) const PATIENCE: u32 = 2;
 
 /// Computes a block by a form; whether that was right.
 macro_rules! attempt {
-    ($y:expr, $limit:expr, |$i:ident| $form:expr) => {{
+    ($y:expr, |$i:ident| $form:expr) => {{
         let mut right = true;
         for $i in 0..BLOCK {
-            let (value, measure) = $form;
-            right &= measure < $limit;
+            let (value, fits) = $form;
+            right &= fits;
             $y[$i] = value;
         }
         right
     }};
 }
+pub(crate) use attempt;
+
+/// `y[i] = f(x[i])`. A form that was wrong a few times is no longer tried.
+#[inline(always)]
+pub(crate) fn by_forms<F: Forms1>(f: F, x: &[f32], y: &mut [f32], failures: &mut [u32; 2]) {
+    let (x, x_rest) = x.as_chunks::<BLOCK>();
+    let (y, y_rest) = y.as_chunks_mut::<BLOCK>();
+    for (x, y) in x.iter().zip(y) {
+        prefetch_ahead(x);
+        if failures[0] < PATIENCE {
+            if attempt!(y, |i| f.ordinary(x[i])) {
+                continue;
+            }
+            failures[0] += 1;
+        }
+        if failures[1] < PATIENCE {
+            if attempt!(y, |i| f.vanishing(x[i])) {
+                continue;
+            }
+            failures[1] += 1;
+        }
+        for i in 0..BLOCK {
+            y[i] = f.call(x[i]);
+        }
+    }
+    for (y, &x) in y_rest.iter_mut().zip(x_rest) {
+        *y = f.call(x);
+    }
+}
 
 multiversion! { pam
     /// `y[i] = f(x[i])`.
     fn forms1<F: Forms1>(f: F, x: &[f32], y: &mut [f32]) {
-        let (x, x_rest) = x.as_chunks::<BLOCK>();
-        let (y, y_rest) = y.as_chunks_mut::<BLOCK>();
-        let mut failures = [0, 0];
-        for (x, y) in x.iter().zip(y) {
-            prefetch_ahead(x);
-            if failures[0] < PATIENCE {
-                if attempt!(y, f.ordinary_limit(), |i| f.ordinary(x[i])) {
-                    continue;
-                }
-                failures[0] += 1;
-            }
-            if failures[1] < PATIENCE {
-                if attempt!(y, f.vanishing_limit(), |i| f.vanishing(x[i])) {
-                    continue;
-                }
-                failures[1] += 1;
-            }
-            for i in 0..BLOCK {
-                y[i] = f.call(x[i]);
-            }
-        }
-        for (y, &x) in y_rest.iter_mut().zip(x_rest) {
-            *y = f.call(x);
-        }
+        by_forms(f, x, y, &mut [0, 0]);
     }
 }
 
@@ -203,16 +209,16 @@ multiversion! { pam
             prefetch_ahead(a);
             prefetch_ahead(b);
             if failures[0] < PATIENCE {
-                let above = |x: f32| magnitude(x).wrapping_sub(MODERATE.start);
-                if attempt!(y, MODERATE.end - MODERATE.start, |i| {
-                    (f.ordinary(a[i], b[i]), above(a[i]).max(above(b[i])))
-                }) {
+                if attempt!(y, |i| (f.ordinary(a[i], b[i]), moderate(a[i], b[i]))) {
                     continue;
                 }
                 failures[0] += 1;
             }
             if failures[1] < PATIENCE {
-                if attempt!(y, MODERATE.end, |i| f.vanishing(a[i], b[i])) {
+                if attempt!(y, |i| {
+                    let (value, measure) = f.vanishing(a[i], b[i]);
+                    (value, measure < MODERATE.end)
+                }) {
                     continue;
                 }
                 failures[1] += 1;

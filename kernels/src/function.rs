@@ -68,89 +68,68 @@ functions! {
     };
 }
 
-/// A function of one number that is simpler for most numbers. Each form measures its operand: it is right
-/// for measures below its limit.
+/// A function of one number that is simpler for most numbers. Each form says whether it is right.
 pub(crate) trait Forms1: F1 {
-    /// The limit for ordinary numbers.
-    fn ordinary_limit(self) -> u32;
-    /// For ordinary numbers: the result and the measure.
-    fn ordinary(self, x: f32) -> (f32, u32);
-    /// The limit for numbers that may vanish.
-    fn vanishing_limit(self) -> u32 {
-        u32::MAX
-    }
-    /// For numbers that may be zero, or become it: the result and the measure. The function itself where
-    /// nothing is simpler.
+    /// For ordinary numbers.
+    fn ordinary(self, x: f32) -> (f32, bool);
+    /// For numbers that may be zero, or become it. The function itself where nothing is simpler.
     #[inline(always)]
-    fn vanishing(self, x: f32) -> (f32, u32) {
-        (self.call(x), 0)
+    fn vanishing(self, x: f32) -> (f32, bool) {
+        (self.call(x), true)
     }
 }
 
 impl Forms1 for Exp2 {
     #[inline(always)]
-    fn ordinary_limit(self) -> u32 {
-        pa::EXP2_WITHIN
-    }
-    #[inline(always)]
-    fn ordinary(self, x: f32) -> (f32, u32) {
-        (pa::exp2_within(x), magnitude(x))
+    fn ordinary(self, x: f32) -> (f32, bool) {
+        (pa::exp2_within(x), magnitude(x) < pa::EXP2_WITHIN)
     }
 }
 
 impl Forms1 for Log2 {
     #[inline(always)]
-    fn ordinary_limit(self) -> u32 {
-        INF - MIN
-    }
-    #[inline(always)]
-    fn ordinary(self, x: f32) -> (f32, u32) {
-        (pa::log2_within(x), x.to_bits().wrapping_sub(MIN))
+    fn ordinary(self, x: f32) -> (f32, bool) {
+        (pa::log2_within(x), x.to_bits().wrapping_sub(MIN) < INF - MIN)
     }
 }
 
-impl Forms1 for ScalePow2 {
+impl ScalePow2 {
+    /// The scaled number, and a measure that is below `INF - MIN` if that is right.
     #[inline(always)]
-    fn ordinary_limit(self) -> u32 {
-        INF - MIN
-    }
-    #[inline(always)]
-    fn ordinary(self, x: f32) -> (f32, u32) {
+    fn measured(self, x: f32) -> (f32, u32) {
         // With more, nothing stays in range; with so much, no exponent wraps around into it.
         let step = (self.0.clamp(-255, 255) << 23) as u32;
         let (before, after) = (magnitude(x), magnitude(x).wrapping_add(step));
         let measure = before.wrapping_sub(MIN).max(after.wrapping_sub(MIN));
         (f32::from_bits(x.to_bits().wrapping_add(step)), measure)
     }
+}
+
+impl Forms1 for ScalePow2 {
     #[inline(always)]
-    fn vanishing_limit(self) -> u32 {
-        self.ordinary_limit()
+    fn ordinary(self, x: f32) -> (f32, bool) {
+        let (scaled, measure) = self.measured(x);
+        (scaled, measure < INF - MIN)
     }
     #[inline(always)]
-    fn vanishing(self, x: f32) -> (f32, u32) {
+    fn vanishing(self, x: f32) -> (f32, bool) {
         // Subnormal results are rounded, so that zeros are all that may vanish.
-        let (scaled, measure) = self.ordinary(x);
+        let (scaled, measure) = self.measured(x);
         let zero = magnitude(x) == 0;
-        (if zero { x } else { scaled }, if zero { 0 } else { measure })
+        (if zero { x } else { scaled }, if zero { 0 } else { measure } < INF - MIN)
     }
 }
 
 impl Forms1 for Scaled {
     #[inline(always)]
-    fn ordinary_limit(self) -> u32 {
-        self.0.within().len() as u32
+    fn ordinary(self, x: f32) -> (f32, bool) {
+        let within = self.0.within();
+        let right = magnitude(x).wrapping_sub(within.start) < within.len() as u32;
+        (self.0.apply_within(x), right)
     }
     #[inline(always)]
-    fn ordinary(self, x: f32) -> (f32, u32) {
-        (self.0.apply_within(x), magnitude(x).wrapping_sub(self.0.within().start))
-    }
-    #[inline(always)]
-    fn vanishing_limit(self) -> u32 {
-        self.0.within().end
-    }
-    #[inline(always)]
-    fn vanishing(self, x: f32) -> (f32, u32) {
-        (self.0.apply_below(x), magnitude(x))
+    fn vanishing(self, x: f32) -> (f32, bool) {
+        (self.0.apply_below(x), magnitude(x) < self.0.within().end)
     }
 }
 
@@ -165,6 +144,13 @@ pub(crate) trait Forms2: F2 {
 
 /// Between 2^−62 and 2^64: products and quotients are normal numbers.
 pub(crate) const MODERATE: Range<u32> = BIAS - (62 << 23)..BIAS + (64 << 23);
+
+/// Whether the magnitudes of two numbers are moderate.
+#[inline(always)]
+pub(crate) fn moderate(a: f32, b: f32) -> bool {
+    let above = |x: f32| magnitude(x).wrapping_sub(MODERATE.start);
+    above(a).max(above(b)) < MODERATE.end - MODERATE.start
+}
 
 /// A result of this magnitude, which may be below zero, with the sign of the product of two numbers; zero where
 /// this magnitude or that of the operand is not that of a normal number.

@@ -1,8 +1,8 @@
 //! Piecewise affine arithmetic on slices.
 //!
 //! This crate knows numbers and slices, no graphs. [`pa`] is the scalar specification, bit for bit;
-//! everything else gives the same bits faster. [`elementwise`] applies it along slices, [`choice`] compares and selects, [`contract`]
-//! sums products (matrix products, convolutions and their exact derivatives), [`reduce`] sums and
+//! everything else gives the same bits faster. [`elementwise`] applies it along slices, [`compound`] does several
+//! things at once, [`choice`] compares and selects, [`contract`] sums products (matrix products, convolutions and their exact derivatives), [`reduce`] sums and
 //! compares along an axis, [`random`] draws numbers, [`memory`] goes ahead of the caches and past them. The native twins of the PA operations, for
 //! native and mixed policies, stand beside them; native contractions come from the `gemm` crate.
 //! [`audit`] disassembles the PA kernels of an executable and counts what multiplies in them.
@@ -12,6 +12,7 @@
 
 pub mod audit;
 pub mod choice;
+pub mod compound;
 pub mod contract;
 pub mod elementwise;
 mod function;

@@ -10,6 +10,7 @@
 
 use super::emit::{Header, raw};
 use super::expression::expression;
+use crate::exec::compound::Compound;
 use crate::exec::program::{Access, Action, Format, Multiplied, Per, Program, Reg};
 use crate::host::pointwise::Function;
 use crate::host::strided::Strided;
@@ -132,6 +133,15 @@ impl<'p> Text<'p> {
                         of = text.compute(function, &[of, held[by]], program.format(*from))?;
                     }
                     (*to, text.push(What::Reduce(*reduction), &[of], program.format(*to)))
+                }
+                Action::Compound(Compound { from, links, to, .. }) => {
+                    let mut value = held[from];
+                    for (function, other) in links {
+                        let args: SmallVec<[usize; 2]> =
+                            std::iter::once(value).chain(other.map(|r| held[&r])).collect();
+                        value = text.compute(function, &args, program.format(*to))?;
+                    }
+                    (*to, value)
                 }
                 Action::Compute { function, args, to, .. } => {
                     let args: SmallVec<[usize; 3]> =

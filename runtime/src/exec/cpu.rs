@@ -1,6 +1,7 @@
 //! Running on the CPU: one block of memory, scratch for each thread, and a pool.
 
 use super::memory::{self, Memory, Rest, split};
+use super::program::BEYOND_CACHES;
 use super::{Backend, data_bytes};
 use crate::error::RunError;
 use crate::plan::{Place, Plan, View};
@@ -95,6 +96,7 @@ fn steps(
     pool: &Pool,
     mut times: Option<&mut [Duration]>,
 ) -> Result<(), RunError> {
+    let far = plan.memory + plan.report.constants >= BEYOND_CACHES;
     for (s, step) in plan.steps.iter().enumerate() {
         let began = times.is_some().then(Instant::now);
         let at = |v: &View| (offset(v, parity), v.bytes);
@@ -106,7 +108,7 @@ fn steps(
             None => &[],
         };
         let ins = step.ins.iter().map(read).collect();
-        let mut io = Io { ins, outs, scratch: scratch.bytes_mut(), pool, run };
+        let mut io = Io { ins, outs, scratch: scratch.bytes_mut(), pool, run, far };
         step.kernel.run(&mut io).map_err(|reason| plan.fault(s, reason))?;
         if let (Some(began), Some(times)) = (began, &mut times) {
             times[s] += began.elapsed();

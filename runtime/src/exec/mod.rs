@@ -5,6 +5,7 @@
 //! values, so that only what changes has to be set. The CPU is one [`Backend`]; the CUDA backend lives
 //! in [`crate::cuda`].
 
+pub mod compound;
 mod cpu;
 pub mod kernel;
 pub mod memory;

@@ -13,6 +13,7 @@
 //! The index space is divided among the threads at tile borders; as every element, or every row, is
 //! computed by itself, the division does not show in the result.
 
+use super::compound::Compound;
 use super::kernel::Kernel;
 use crate::host::pointwise::Function;
 use crate::host::strided::Strided;
@@ -29,9 +30,9 @@ const CACHE_LIMITS: (usize, usize) = (56 * 1024, 96 * 1024);
 /// Limits of the number of elements of a tile.
 const TILE: (usize, usize) = (256, 4096);
 
-/// Bytes from which on a result is written past the caches, which hold less: what reads it fetches it from
-/// memory in any case.
-const STREAMED: usize = 32 << 20;
+/// Bytes that no cache holds. A result of so many is written past them: what reads it fetches it from memory in
+/// any case.
+pub(super) const BEYOND_CACHES: usize = 32 << 20;
 
 /// Bytes of a cache line.
 pub(super) const CACHE_LINE: usize = 64;
@@ -130,6 +131,8 @@ pub enum Action {
         /// Floats, one for each row.
         to: Reg,
     },
+    /// Computes several things in one loop.
+    Compound(Compound),
     /// Repeats each number for as many neighbours.
     Spread {
         /// Numbers of rows, or a single one.
@@ -214,7 +217,7 @@ impl Program {
     /// caches in any case.
     pub(super) fn streams(&self, k: usize) -> bool {
         let overwrites = |o: &Operand| o.access == Access::InPlace(k as u16);
-        self.counts(self.count).bytes(self.outs[k]) >= STREAMED
+        self.counts(self.count).bytes(self.outs[k]) >= BEYOND_CACHES
             && !self.operands.iter().any(overwrites)
     }
 
@@ -230,8 +233,12 @@ impl Program {
 
     /// How many operations it applies to each element.
     pub fn operations(&self) -> usize {
-        let counted = |a: &&Action| matches!(a, Action::Compute { .. } | Action::Reduce { .. });
-        self.actions.iter().filter(counted).count()
+        let counted = |a: &Action| match a {
+            Action::Compute { .. } | Action::Reduce { .. } => 1,
+            Action::Compound(compound) => compound.links.len(),
+            Action::Fill { .. } | Action::Copy { .. } | Action::Spread { .. } => 0,
+        };
+        self.actions.iter().map(counted).sum()
     }
 }
 

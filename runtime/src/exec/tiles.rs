@@ -1,11 +1,14 @@
 //! The execution of programs: tile after tile, divided among threads.
 
+use super::compound::Compound;
 use super::memory::Outs;
 use super::program::{
     Access, Action, CACHE_LINE, Counts, FEW, Format, Multiplied, Operand, Per, Program, Reg,
 };
 use crate::host::number::{of, of_mut, with_size};
+use crate::steps::Io;
 use pam_kernels::Pool;
+use pam_kernels::compound::compute;
 use pam_kernels::memory::{Intent, prefetch, stream};
 use pam_kernels::reduce::{reduce_rows, sum_products};
 use smallvec::SmallVec;
@@ -14,29 +17,38 @@ use std::slice::Chunks;
 /// Elements below which a program runs on one thread: handing over costs more than it gains.
 const GRAIN: usize = 16 * 1024;
 
+/// What all tiles of a program have in common.
+#[derive(Clone, Copy)]
+struct Task<'t> {
+    /// The memory of the operands; nothing for those that are read in place.
+    ins: &'t [&'t [u8]],
+    /// Whether it lies beyond the caches.
+    far: bool,
+    pool: &'t Pool,
+}
+
 impl Program {
-    /// Runs it. `ins` holds the memory of the operands (nothing for those that are read in place),
-    /// `scratch` the scratch of all threads.
-    pub fn execute(&self, ins: &[&[u8]], outs: Outs<'_>, scratch: &mut [u8], pool: &Pool) {
-        let parts = pool.threads().min(self.count.div_ceil(GRAIN)).max(1);
-        self.divide(0, self.count, parts, ins, outs, scratch, pool);
+    /// Runs it on what there is for a step, with the scratch of all threads.
+    pub fn execute(&self, io: &mut Io<'_>) {
+        let parts = io.pool.threads().min(self.count.div_ceil(GRAIN)).max(1);
+        let outs = std::mem::take(&mut io.outs);
+        let task = Task { ins: &io.ins, far: io.far, pool: io.pool };
+        self.divide(0, self.count, parts, task, outs, io.scratch);
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the halves of a division differ in all of them")]
     fn divide(
         &self,
         from: usize,
         to: usize,
         parts: usize,
-        ins: &[&[u8]],
+        task: Task<'_>,
         outs: Outs<'_>,
         scratch: &mut [u8],
-        pool: &Pool,
     ) {
         let left = parts / 2;
         let middle = from + ((to - from) / parts.max(1) * left) / self.tile * self.tile;
         if parts <= 1 {
-            return self.serial(from, to, ins, outs, scratch);
+            return self.serial(from, to, task, outs, scratch);
         }
         let (mut low, mut high) = (Outs::new(), Outs::new());
         let counts = self.counts(middle - from);
@@ -46,9 +58,9 @@ impl Program {
             high.push(h);
         }
         let (low_scratch, high_scratch) = scratch.split_at_mut(left * self.scratch());
-        pool.join(
-            || self.divide(from, middle, left, ins, low, low_scratch, pool),
-            || self.divide(middle, to, parts - left, ins, high, high_scratch, pool),
+        task.pool.join(
+            || self.divide(from, middle, left, task, low, low_scratch),
+            || self.divide(middle, to, parts - left, task, high, high_scratch),
         );
     }
 
@@ -57,7 +69,7 @@ impl Program {
         &self,
         from: usize,
         to: usize,
-        ins: &[&[u8]],
+        Task { ins, far, .. }: Task<'_>,
         mut outs: Outs<'_>,
         scratch: &mut [u8],
     ) {
@@ -114,7 +126,7 @@ impl Program {
                     }
                 });
             let mut own: SmallVec<[&mut [u8]; 24]> = scratch.chain(results).collect();
-            let mut ahead = self.ahead(ins, &outs, at + n, to);
+            let mut ahead = if far { self.ahead(ins, &outs, at + n, to) } else { SmallVec::new() };
             let mut tile = Tile { program: self, at, ins: &tiles, own: &mut own };
             for action in &self.actions {
                 for (shares, intent) in &mut ahead {
@@ -132,7 +144,8 @@ impl Program {
     }
 
     /// What is fetched of the tile that begins at `at` while the one before it is computed: a share before
-    /// each action, so that the memory is always at work. A short program only waits for the memory.
+    /// each action, so that the memory is always at work. A short program only waits for the memory; and what lies
+    /// in a cache, the processor fetches faster than it executes instructions to do so.
     fn ahead<'m>(
         &self,
         ins: &[&'m [u8]],
@@ -192,6 +205,14 @@ impl Tile<'_, '_> {
                     None => reduce_rows(*reduction, row, x, out),
                 }
             }),
+            Action::Compound(Compound { pattern, from, links, to }) => {
+                self.write(*to, |tile, out| {
+                    let mut others = links.iter().filter_map(|(_, other)| *other);
+                    let by = [(); 3].map(|()| others.next().map_or(&[][..], |r| of(tile.get(r))));
+                    let (x, row) = (of(tile.get(*from)), tile.program.row);
+                    compute(pattern.compound, row, x, by, of_mut(out));
+                });
+            }
             Action::Spread { from, to } => {
                 let Format { size, .. } = self.program.format(*to);
                 self.write(*to, |tile, out| {

@@ -3,6 +3,7 @@
 //! A draft collects the operations of its nodes, reductions of rows among them, and the tensors they
 //! read from memory. What its nodes hand to each other stays in registers, which [`Draft::finish`] assigns.
 
+use super::compound::Found;
 use crate::exec::kernel::Kernel;
 use crate::exec::program::{Format, Per};
 use crate::host::pointwise::Function;
@@ -48,6 +49,8 @@ pub(super) enum Work {
     /// Sums the products of two operands.
     SumProducts(Function, Product),
     Spread,
+    /// Several operations, of which this is the last.
+    Compound(Found),
 }
 
 #[derive(Clone)]

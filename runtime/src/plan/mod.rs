@@ -16,6 +16,7 @@
 
 pub mod alias;
 pub mod arena;
+mod compound;
 pub mod draft;
 pub mod group;
 pub mod movement;

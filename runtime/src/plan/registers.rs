@@ -1,6 +1,8 @@
 //! The registers of a program, once it is known which of its results are stored and what they overwrite.
 
+use super::compound::Found;
 use super::draft::{Draft, Operation, Read, Virtual, Work};
+use crate::exec::compound::Compound;
 use crate::exec::kernel::Kernel;
 use crate::exec::program::{Access, Action, Format, Multiplied, Operand, Per, Program, Reg};
 use pam_ir::graph::ValueId;
@@ -22,7 +24,7 @@ impl Draft {
             stored.entry(v).or_default().push(k as u16);
             outs.extend(self.format(v));
         }
-        let operations = self.products_summed(|v| stored.contains_key(&v));
+        let operations = self.merged(|v| stored.contains_key(&v));
         let period = self.period();
         let overwritten = |r: usize| in_place.iter().position(|p| *p == Some(r));
         // Where each register is read last. What is neither read nor stored is not computed.
@@ -78,35 +80,21 @@ impl Draft {
             }
         }
         for (i, op) in operations.iter().enumerate().filter(|(i, _)| lives(&last, *i)) {
-            let mut args = [None; 3];
-            for (slot, &a) in args.iter_mut().zip(&op.args) {
+            let mut args: SmallVec<[Reg; 4]> = SmallVec::new();
+            for &a in &op.args {
                 if let (Virtual::Operand(r), None) = (a, at.get(&a)) {
                     let to = Reg::Temp(pool.take(self.reads[r as usize].format));
                     actions.push(Action::Fill { operand: r as u16, to });
                     at.insert(a, to);
                 }
-                *slot = Some(at[&a]);
+                args.push(at[&a]);
             }
             let v = Virtual::Result(i as u32);
             let to = match stored.get(&v) {
                 Some(stores) => Reg::Out(stores[0]),
                 None => Reg::Temp(pool.take(op.format)),
             };
-            actions.push(match (&op.work, args[0]) {
-                (Work::Compute(function), _) => {
-                    let kernel = Kernel::of(function);
-                    Action::Compute { function: *function, kernel, args, to }
-                }
-                (Work::Reduce(reduction), Some(from)) => {
-                    Action::Reduce { reduction: *reduction, from, by: None, to }
-                }
-                (&Work::SumProducts(function, product), Some(from)) => {
-                    let by = args[1].map(|by| Multiplied { function, product, by });
-                    Action::Reduce { reduction: Reduction::Sum, from, by, to }
-                }
-                (Work::Spread, Some(from)) => Action::Spread { from, to },
-                (_, None) => unreachable!("what is not computed has an operand"),
-            });
+            actions.push(op.action(&args, to));
             at.insert(v, to);
             for &k in stored.get(&v).into_iter().flat_map(|s| &s[1..]) {
                 actions.push(Action::Copy { from: to, to: Reg::Out(k) });
@@ -130,36 +118,6 @@ impl Draft {
             }
         }
         Program::new([self.count, self.row, period], operands, actions, outs, pool.formats)
-    }
-
-    /// The operations, but that sums of products take what is multiplied where nothing else needs the
-    /// products.
-    fn products_summed(&self, stored: impl Fn(Virtual) -> bool) -> Vec<Operation> {
-        let mut users = vec![0; self.operations.len()];
-        for arg in self.operations.iter().flat_map(|o| &o.args) {
-            if let Virtual::Result(i) = arg {
-                users[*i as usize] += 1;
-            }
-        }
-        let mut operations = self.operations.clone();
-        for i in 0..operations.len() {
-            let (Work::Reduce(Reduction::Sum), &[Virtual::Result(p)]) =
-                (operations[i].work, &operations[i].args[..])
-            else {
-                continue;
-            };
-            let Operation { work, args, .. } = &operations[p as usize];
-            let sum = match work {
-                Work::Compute(f) => Kernel::of(f).product().map(|p| Work::SumProducts(*f, p)),
-                _ => None,
-            };
-            let whole = |v: &Virtual| self.format(*v).is_some_and(|f| f.per == Per::Element);
-            let free = users[p as usize] == 1 && !stored(Virtual::Result(p));
-            if let Some(work) = sum.filter(|_| free && args.iter().all(whole)) {
-                operations[i] = Operation { work, args: args.clone(), ..operations[i] };
-            }
-        }
-        operations
     }
 
     /// After how many elements a read repeats itself, if that is soon enough for it to be kept.
@@ -187,6 +145,33 @@ impl Draft {
                 .unwrap_or(p),
             Some(p) => p,
             None => self.row,
+        }
+    }
+}
+
+impl Operation {
+    /// What happens to a tile, given the registers of the operands and of the result.
+    fn action(&self, args: &[Reg], to: Reg) -> Action {
+        let second = args.get(1).copied();
+        match self.work {
+            Work::Compute(function) => {
+                let mut all = [None; 3];
+                all.iter_mut().zip(args).for_each(|(all, arg)| *all = Some(*arg));
+                Action::Compute { function, kernel: Kernel::of(&function), args: all, to }
+            }
+            Work::Reduce(reduction) => Action::Reduce { reduction, from: args[0], by: None, to },
+            Work::SumProducts(function, product) => {
+                let by = second.map(|by| Multiplied { function, product, by });
+                Action::Reduce { reduction: Reduction::Sum, from: args[0], by, to }
+            }
+            Work::Spread => Action::Spread { from: args[0], to },
+            Work::Compound(Found { pattern, functions }) => {
+                let mut others = args[1..].iter();
+                let second = |by: Option<Per>| by.and_then(|_| others.next().copied());
+                let seconds = pattern.links.iter().map(|(_, by)| *by).map(second);
+                let links = functions.into_iter().flatten().zip(seconds).collect();
+                Action::Compound(Compound { pattern, from: args[0], links, to })
+            }
         }
     }
 }

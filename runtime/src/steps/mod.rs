@@ -40,6 +40,8 @@ pub struct Io<'m> {
     pub pool: &'m Pool,
     /// How many runs came before.
     pub run: u64,
+    /// Whether all that a run works on is more than caches hold.
+    pub far: bool,
 }
 
 impl<'m> Io<'m> {
@@ -125,8 +127,7 @@ trait Step {
 
 impl Step for Program {
     fn run(&self, io: &mut Io<'_>) -> Result<(), String> {
-        let outs = std::mem::take(&mut io.outs);
-        Program::execute(self, &io.ins, outs, io.scratch, io.pool);
+        Program::execute(self, io);
         Ok(())
     }
 
