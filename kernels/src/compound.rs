@@ -70,7 +70,7 @@ multiversion! { pam
     fn pa_exponentials(row: usize, x: &[f32], by: [&[f32]; 3], y: &mut [f32]) {
         let mut failures = [0, 0];
         for (r, (x, y)) in x.chunks_exact(row).zip(y.chunks_exact_mut(row)).enumerate() {
-            let [scale, bound, shift] = by.map(|numbers| number(numbers, r));
+            let [scale, bound, shift] = [number(by[0], r), number(by[1], r), number(by[2], r)];
             match Factor::product(scale, 0) {
                 Some(scale) => by_forms(PaExponential { scale, bound, shift }, x, y, &mut failures),
                 None => {
@@ -99,7 +99,8 @@ multiversion! { pam
         let [divisors, b, c] = by;
         let mut failures = 0;
         for (r, y) in y.chunks_exact_mut(row).enumerate() {
-            let [x, b, c] = [x, b, c].map(|all| &all[r * row..][..row]);
+            let place = r * row..(r + 1) * row;
+            let (x, b, c) = (&x[place.clone()], &b[place.clone()], &c[place]);
             let divisor = number(divisors, r);
             let Some(inverse) = Factor::quotient(divisor, 0) else {
                 for i in 0..row {
@@ -138,7 +139,8 @@ multiversion! {
     fn affine(row: usize, x: &[f32], by: [&[f32]; 3], y: &mut [f32]) {
         let [divisors, b, c] = by;
         for (r, y) in y.chunks_exact_mut(row).enumerate() {
-            let [x, b, c] = [x, b, c].map(|all| &all[r * row..][..row]);
+            let place = r * row..(r + 1) * row;
+            let (x, b, c) = (&x[place.clone()], &b[place.clone()], &c[place]);
             let divisor = number(divisors, r);
             for (((y, x), b), c) in y.iter_mut().zip(x).zip(b).zip(c) {
                 *y = x / divisor * b + c;

@@ -3,11 +3,11 @@
 //! Operands and results have one length, but that one of two operands may be shorter. Callers go tile
 //! by tile, so that chains of operations stay in the cache; nothing here divides work among threads.
 
-use crate::function::{Forms1, Forms2, MODERATE, moderate};
+use crate::function::{Div, Forms1, Forms2, MODERATE, Mul, Scaled, moderate};
 use crate::memory::prefetch_ahead;
 use crate::pa::Factor;
 use crate::simd::native::{map1, map2};
-use crate::simd::{Right, multiversion, pam, repeated};
+use crate::simd::{Right, each, multiversion, pam, run};
 use crate::{function, pa};
 
 /// An operation on one slice.
@@ -233,20 +233,30 @@ multiversion! { pam
     }
 }
 
-/// Products by few numbers; a product is the same from both sides.
-fn products(offset: pa::Offset, x: &[f32], by: &[f32], y: &mut [f32]) {
-    repeated(x, by, y, |b, x, y| match Factor::product(b, offset) {
-        Some(factor) => forms1(function::Scaled(factor), x, y),
-        None => pam::map1(Right(function::Mul(offset), b), x, y),
-    });
+multiversion! { pam
+    /// Products by few numbers; a product is the same from both sides.
+    fn products(offset: pa::Offset, x: &[f32], by: &[f32], y: &mut [f32]) {
+        let (n, failures) = (run(by, y), &mut [0, 0]);
+        for ((&b, x), y) in by.iter().zip(x.chunks(n)).zip(y.chunks_mut(n)) {
+            match Factor::product(b, offset) {
+                Some(factor) => by_forms(Scaled(factor), x, y, failures),
+                None => each(Right(Mul(offset), b), x, y),
+            }
+        }
+    }
 }
 
-/// Quotients by few numbers.
-fn quotients(offset: pa::Offset, x: &[f32], by: &[f32], y: &mut [f32]) {
-    repeated(x, by, y, |b, x, y| match Factor::quotient(b, offset) {
-        Some(factor) => forms1(function::Scaled(factor), x, y),
-        None => pam::map1(Right(function::Div(offset), b), x, y),
-    });
+multiversion! { pam
+    /// Quotients by few numbers.
+    fn quotients(offset: pa::Offset, x: &[f32], by: &[f32], y: &mut [f32]) {
+        let (n, failures) = (run(by, y), &mut [0, 0]);
+        for ((&b, x), y) in by.iter().zip(x.chunks(n)).zip(y.chunks_mut(n)) {
+            match Factor::quotient(b, offset) {
+                Some(factor) => by_forms(Scaled(factor), x, y, failures),
+                None => each(Right(Div(offset), b), x, y),
+            }
+        }
+    }
 }
 
 /// `y[i] = op(a[i], b[i], c[i])`.

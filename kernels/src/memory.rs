@@ -32,7 +32,7 @@ pub fn prefetch(bytes: &[u8], intent: Intent) {
 }
 
 /// Numbers between what a loop reads and what it asks for.
-const AHEAD: usize = 256;
+const AHEAD: usize = 1024;
 
 /// Fetches what lies some way behind this block, which a loop over blocks reads later. A loop with more
 /// than a few instructions for each number leaves the memory idle otherwise.

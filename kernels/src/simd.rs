@@ -111,16 +111,30 @@ pub(crate) fn repeated<Y>(
     y: &mut [Y],
     mut f: impl FnMut(f32, &[f32], &mut [Y]),
 ) {
-    let n = y.len() / short.len().max(1);
-    for ((&s, long), y) in short.iter().zip(long.chunks(n.max(1))).zip(y.chunks_mut(n.max(1))) {
+    let n = run(short, y);
+    for ((&s, long), y) in short.iter().zip(long.chunks(n)).zip(y.chunks_mut(n)) {
         f(s, long, y);
     }
+}
+
+/// How many neighbouring results belong to each number of the shorter operand.
+#[inline(always)]
+pub(crate) fn run<Y>(short: &[f32], y: &[Y]) -> usize {
+    (y.len() / short.len().max(1)).max(1)
 }
 
 impl<F: Fn(f32, f32) -> f32 + Copy> F2 for F {
     #[inline(always)]
     fn call(self, a: f32, b: f32) -> f32 {
         self(a, b)
+    }
+}
+
+/// `y[i] = f(x[i])`, within a loop that is compiled for each extension.
+#[inline(always)]
+pub(crate) fn each<F: F1>(f: F, x: &[f32], y: &mut [f32]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = f.call(x);
     }
 }
 
@@ -148,9 +162,7 @@ macro_rules! loops {
         $crate::simd::multiversion! { $($section)?
             /// `y[i] = f(x[i])`.
             fn map1<F: F1>(f: F, x: &[f32], y: &mut [f32]) {
-                for (y, &x) in y.iter_mut().zip(x) {
-                    *y = f.call(x);
-                }
+                each(f, x, y);
             }
         }
 
@@ -177,7 +189,7 @@ macro_rules! loops {
 
 /// The loops of the PA operations and of what else may not multiply.
 pub(crate) mod pam {
-    use super::{F1, F2, F3, Left, Right, repeated};
+    use super::{F1, F2, F3, Left, Right, each, repeated};
 
     loops!(pam);
 
@@ -193,7 +205,7 @@ pub(crate) mod pam {
 
 /// The loops of all other operations.
 pub(crate) mod native {
-    use super::{F1, F2, Left, Right, repeated};
+    use super::{F1, F2, Left, Right, each, repeated};
 
     loops!();
 }

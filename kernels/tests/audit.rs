@@ -4,6 +4,7 @@
 use pam_kernels::Pool;
 use pam_kernels::audit::{KernelAudit, Kind, SECTION, audit_file, audit_self};
 use pam_kernels::choice::{Comparison, compare, select};
+use pam_kernels::compound::{Compound, compute};
 use pam_kernels::contract::{Arithmetic, Matrices, matmul, matmul_grad_a};
 use pam_kernels::elementwise::{Binary, Ternary, Unary, binary, ternary, unary};
 use pam_kernels::random::fill_uniform;
@@ -107,6 +108,8 @@ fn use_kernels() {
     matmul_grad_a(&pool, (0, 5), [64, 64, 64], m, m, m, &mut y);
     reduce(&pool, Reduction::Sum, [64, 64, 1], &a, &mut z[..64]);
     sum_products(Product::Pa, 64, &a, &a, &mut z[..64]);
+    compute(Compound::PaExponentials, 64, &a, [&a[..1]; 3], &mut z);
+    compute(Compound::PaAffine, 64, &a, [&a[..1], &a, &a], &mut z);
     let mut truths = vec![0; a.len()];
     compare(Comparison::Less, &a, &y, &mut truths);
     select(&truths, &a, &y, &mut z);

@@ -1,6 +1,7 @@
 //! Loops over slices against the operations on single numbers, whatever the lengths and the numbers.
 
 use pam_kernels::choice::{Comparison, compare, select};
+use pam_kernels::compound::{Compound, compute};
 use pam_kernels::elementwise::{Binary, Unary, binary, unary};
 use pam_kernels::pa;
 use pam_kernels::reduce::{Product, Reduction, reduce_rows, sum_products};
@@ -81,6 +82,68 @@ proptest! {
             check(Unary::PaExp2, &pa::exp2)?;
             check(Unary::PaLog2, &pa::log2)?;
             check(Unary::Scale(k), &|x| pa::scale_pow2(x, k))?;
+        }
+    }
+
+    #[test]
+    fn compound_loops_are_what_their_operations_are(
+        row in prop_oneof![1usize..200, 700usize..800], rows in 1usize..6, seed in any::<u64>(),
+        wild in 0usize..900, at in 0usize..900, vanishing in any::<bool>(), single in any::<bool>(),
+    ) {
+        let n = row * rows;
+        let mut x = numbers(n, seed, true);
+        let [mut b, mut c] = [1, 2].map(|i| numbers(n, seed ^ i, true));
+        // As masks of attention have them.
+        let masks = [f32::NEG_INFINITY, f32::MIN, -1e9, 0.0];
+        if vanishing {
+            x.iter_mut().step_by(3).enumerate().for_each(|(i, x)| *x = masks[i % 4]);
+            vanish(&mut b, 5);
+        }
+        let span = at.min(n)..(at + wild % 100).min(n);
+        for (i, all) in [&mut x, &mut b, &mut c].into_iter().enumerate() {
+            all[span.clone()].copy_from_slice(&numbers(span.len(), seed.rotate_left(i as u32), false));
+        }
+        let tame = wild % 2 == 0;
+        let per_row = [7, 8, 9].map(|i| numbers(if single { 1 } else { rows }, seed ^ i, tame));
+        let [p, q, s] = [&per_row[0][..], &per_row[1], &per_row[2]];
+        let chain = |operations: &[(Binary, &[f32])], last: Option<Unary>| {
+            let mut now = x.clone();
+            let mut next = vec![0.0; n];
+            for (op, by) in operations {
+                binary(*op, &now, by, &mut next);
+                std::mem::swap(&mut now, &mut next);
+            }
+            if let Some(op) = last {
+                unary(op, &now, &mut next);
+                std::mem::swap(&mut now, &mut next);
+            }
+            now
+        };
+        let mul = Binary::PaMul(0);
+        let cases = [
+            (
+                Compound::PaExponentials,
+                [p, q, s],
+                chain(&[(mul, p), (Binary::Max, q), (Binary::Sub, s)], Some(Unary::PaExp2)),
+            ),
+            (Compound::Exponentials, [s, &[], &[]], chain(&[(Binary::Sub, s)], Some(Unary::Exp))),
+            (
+                Compound::PaAffine,
+                [p, &b, &c],
+                chain(&[(Binary::PaDiv(0), p), (mul, &b), (Binary::Add, &c)], None),
+            ),
+            (
+                Compound::Affine,
+                [p, &b, &c],
+                chain(&[(Binary::Div, p), (Binary::Mul, &b), (Binary::Add, &c)], None),
+            ),
+        ];
+        for (compound, by, expected) in cases {
+            let mut y = vec![0.0; n];
+            compute(compound, row, &x, by, &mut y);
+            let same = |y: f32, z: f32| y.to_bits() == z.to_bits() || y.is_nan() && z.is_nan();
+            let wrong = (0..n).find(|&i| !same(y[i], expected[i]));
+            prop_assert!(wrong.is_none(), "{compound:?}: {:?}", wrong.map(|i| (x[i], y[i], expected[i])));
         }
     }
 

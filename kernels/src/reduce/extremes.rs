@@ -18,8 +18,12 @@ pub(super) fn extreme_row(x: &[f32], start: f32, beats: impl Fn(f32, f32) -> boo
     for [even, odd] in pairs {
         prefetch_ahead(even);
         prefetch_ahead(odd);
-        found = found.with(even, &beats);
-        other = other.with(odd, &beats);
+        found = found.beaten(even, &beats);
+        other = other.beaten(odd, &beats);
+        // One comparison tells of both.
+        for (nan, (x, y)) in found.nan.iter_mut().zip(even.iter().zip(odd)) {
+            *nan |= if x.is_nan() | y.is_nan() { u32::MAX } else { 0 };
+        }
     }
     for block in odd {
         found = found.with(block, &beats);
@@ -69,9 +73,17 @@ struct Extremes {
 impl Extremes {
     #[inline(always)]
     fn with(mut self, block: &[f32; LANES], beats: &impl Fn(f32, f32) -> bool) -> Extremes {
-        for ((lane, nan), &x) in self.lanes.iter_mut().zip(&mut self.nan).zip(block) {
-            *lane = if beats(x, *lane) { x } else { *lane };
+        for (nan, x) in self.nan.iter_mut().zip(block) {
             *nan |= if x.is_nan() { u32::MAX } else { 0 };
+        }
+        self.beaten(block, beats)
+    }
+
+    /// The same of the numbers alone.
+    #[inline(always)]
+    fn beaten(mut self, block: &[f32; LANES], beats: &impl Fn(f32, f32) -> bool) -> Extremes {
+        for (lane, &x) in self.lanes.iter_mut().zip(block) {
+            *lane = if beats(x, *lane) { x } else { *lane };
         }
         self
     }

@@ -21,14 +21,14 @@ use pam_kernels::reduce::{Product, Reduction};
 use smallvec::SmallVec;
 use std::ops::Add;
 
-/// Bytes that each action lets the registers of one thread take together, operands and what is fetched ahead
-/// included: what an action costs beside its loop, it costs for each tile.
+/// Bytes that each action lets the registers of one thread take together, operands included: what an action costs
+/// beside its loop, it costs for each tile.
 const CACHE: usize = 8 * 1024;
 /// Limits of these bytes. More than a first-level cache, since reading some registers from the second level costs
 /// less than more tiles do.
 const CACHE_LIMITS: (usize, usize) = (56 * 1024, 96 * 1024);
 /// Limits of the number of elements of a tile.
-const TILE: (usize, usize) = (256, 4096);
+const TILE: (usize, usize) = (256, 8192);
 
 /// Bytes that no cache holds. A result of so many is written past them: what reads it fetches it from memory in
 /// any case.
@@ -186,8 +186,7 @@ impl Program {
         let width = |formats: &mut dyn Iterator<Item = &Format>| -> usize {
             formats.filter(|f| f.per == Per::Element).map(|f| f.size).sum()
         };
-        let copies = if actions.len() < FEW { 1 } else { 2 };
-        let width = width(&mut temps.iter()) + copies * width(&mut outs.iter().chain(direct));
+        let width = width(&mut temps.iter().chain(&outs).chain(direct));
         let cache = (CACHE * actions.len()).clamp(CACHE_LIMITS.0, CACHE_LIMITS.1);
         let tile = (cache / width.max(1)).clamp(TILE.0, TILE.1);
         let tile = match period {

@@ -132,3 +132,108 @@ fn users(operations: &[Operation]) -> Vec<u32> {
     }
     users
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::program::{Action, Format};
+    use crate::host::pointwise::Immediate;
+    use crate::host::strided::Strided;
+    use crate::plan::draft::Read;
+    use pam_ir::graph::ValueId;
+    use pam_ir::op::Op;
+    use pam_ir::types::DType;
+
+    /// What a program is made of: 3 rows of 5 elements.
+    struct Sketch(Draft);
+
+    impl Sketch {
+        fn read(&mut self, root: u32, per: Per) -> Virtual {
+            let (span, walk) = match per {
+                Per::Element => (60, None),
+                Per::Row => (12, None),
+                Per::Program => (4, Some(Strided::new(&[15], &[0], 0))),
+            };
+            let format = Format { size: 4, per };
+            self.0.read(Read { root: ValueId(root), offset: 0, format, span, walk })
+        }
+
+        fn op(&mut self, op: Op, args: &[Virtual]) -> Virtual {
+            let (from, to) = (DType::F32, DType::F32);
+            let imm = Immediate { int: 0, float: [0.0; 2] };
+            self.0.operation(Function { op, from, to, imm }, args, Per::Element)
+        }
+
+        /// How many operations each action does.
+        fn sizes(mut self, stored: &[Virtual]) -> Vec<usize> {
+            let roots: Vec<ValueId> = (100..).map(ValueId).take(stored.len()).collect();
+            roots.iter().zip(stored).for_each(|(root, v)| self.0.define(*root, *v));
+            let program = self.0.finish(&roots, &vec![None; stored.len()]);
+            let size = |action: &Action| match action {
+                Action::Compound(compound) => compound.links.len(),
+                _ => 1,
+            };
+            program.actions.iter().map(size).collect()
+        }
+    }
+
+    /// The numerators of a softmax: every result, and what they are made from.
+    fn exponentials(s: &mut Sketch, turned: bool) -> [Virtual; 4] {
+        let (x, scale) = (s.read(0, Per::Element), s.read(1, Per::Program));
+        let (bound, shift) = (s.read(2, Per::Row), s.read(3, Per::Row));
+        let factors = if turned { [scale, x] } else { [x, scale] };
+        let scaled = s.op(Op::PamMul, &factors);
+        let bounded = s.op(Op::Max, &[scaled, bound]);
+        let small = s.op(Op::Sub, &[bounded, shift]);
+        [scaled, bounded, small, s.op(Op::PamExp2, &[small])]
+    }
+
+    fn sketch() -> Sketch {
+        Sketch(Draft::new(15, 5))
+    }
+
+    #[test]
+    fn chains_that_nobody_looks_into_are_one_loop() {
+        for turned in [false, true] {
+            let mut s = sketch();
+            let [.., last] = exponentials(&mut s, turned);
+            assert_eq!(s.sizes(&[last]), [4]);
+        }
+        for [div, mul] in [[Op::PamDiv, Op::PamMul], [Op::Div, Op::Mul]] {
+            let mut s = sketch();
+            let reads = [(0, Per::Element), (1, Per::Row), (2, Per::Element), (3, Per::Element)];
+            let [x, deviation, scale, bias] = reads.map(|(root, per)| s.read(root, per));
+            let normal = s.op(div, &[x, deviation]);
+            let scaled = s.op(mul, &[normal, scale]);
+            let shifted = s.op(Op::Add, &[scaled, bias]);
+            assert_eq!(s.sizes(&[shifted]), [3]);
+        }
+        let mut s = sketch();
+        let (x, max) = (s.read(0, Per::Element), s.read(1, Per::Row));
+        let small = s.op(Op::Sub, &[x, max]);
+        let exponential = s.op(Op::Exp, &[small]);
+        assert_eq!(s.sizes(&[exponential]), [2]);
+    }
+
+    #[test]
+    fn what_else_needs_a_result_within_a_chain_gets_it() {
+        for k in 0..3 {
+            let mut s = sketch();
+            let all = exponentials(&mut s, false);
+            assert_eq!(s.sizes(&[all[3], all[k]]), [1; 4]);
+            let mut s = sketch();
+            let all = exponentials(&mut s, false);
+            let other = s.op(Op::Neg, &[all[k]]);
+            assert_eq!(s.sizes(&[all[3], other]), [1; 5]);
+        }
+    }
+
+    #[test]
+    fn operands_on_the_other_side_are_another_chain() {
+        let mut s = sketch();
+        let (x, max) = (s.read(0, Per::Element), s.read(1, Per::Row));
+        let small = s.op(Op::Sub, &[max, x]);
+        let exponential = s.op(Op::Exp, &[small]);
+        assert_eq!(s.sizes(&[exponential]), [1, 1]);
+    }
+}
