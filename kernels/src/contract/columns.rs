@@ -1,7 +1,6 @@
 //! Where the right operand of a product comes from.
 
 use super::tile::{TILE_COLUMNS, TILE_ROWS};
-use crate::memory::prefetch_line;
 use std::ops::Range;
 
 /// A `[k, n]` matrix that can be copied out block by block.
@@ -43,9 +42,6 @@ impl Columns for Strided<'_> {
 const SIDE: usize = 4;
 /// Columns that are read of some rows before other rows: a cache line.
 const LINE: usize = 16;
-/// How many rows or columns before they are read those are fetched that lie too far apart for the processor to
-/// foresee them.
-const AHEAD: usize = 12;
 
 /// Lays a matrix at `row` and `col` strides out with its columns at a distance of `stride`:
 /// `out[c · stride + r] = source[r · row + c · col]`.
@@ -93,9 +89,6 @@ fn lines<const N: usize>(
     out: &mut [f32],
 ) {
     for c in 0..columns {
-        for line in (0..N).step_by(LINE).chain([N - 1]) {
-            prefetch_line(source.as_ptr().wrapping_add((c + AHEAD) * col + line));
-        }
         out[c * stride..][..N].copy_from_slice(&source[c * col..][..N]);
     }
 }
@@ -115,13 +108,8 @@ fn squares(
         |lines: usize, line: usize, n: usize| (lines - 1).saturating_mul(line).saturating_add(n);
     assert!(end(rows, row, columns) <= source.len(), "the source holds the last square");
     assert!(end(columns, stride, rows) <= out.len(), "so does the output");
-    // As many lines later as it takes to fetch one.
-    let ahead = LINE * AHEAD.div_ceil(rows);
     for left in (0..columns).step_by(LINE) {
         for r in (0..rows).step_by(SIDE) {
-            for r in r..r + SIDE {
-                prefetch_line(source.as_ptr().wrapping_add(r * row + left + ahead));
-            }
             for c in (left..(left + LINE).min(columns)).step_by(SIDE) {
                 // SAFETY: the squares before the last one lie before it, and so do those of both sides.
                 unsafe {
