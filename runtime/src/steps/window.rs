@@ -36,46 +36,73 @@ fn unflatten(mut flat: usize, dims: impl DoubleEndedIterator<Item = usize>) -> I
     index
 }
 
-/// Calls `visit` for each line of windows with those whose element `k` lies in the image, and with where
-/// that of the first one lies; from window to window it is `stride` of the last axis further.
-fn lines(
-    axes: &[Window],
-    strides: &[usize],
-    k: &[usize],
-    mut visit: impl FnMut(Range<usize>, usize),
-) {
-    let (Some((inner, outer)), Some(&k_inner)) = (axes.split_last(), k.last()) else { return };
-    let begin = (k_inner * inner.dilation) as i64 - inner.before;
-    let stride = inner.stride as i64;
-    // The windows from which on the element lies at 0 or above, and at the end or above.
-    let from = |end: i64| ((end - begin).max(0) + stride - 1) / stride;
-    let low = from(0).min(inner.output as i64);
-    let high = from(inner.input as i64).clamp(low, inner.output as i64);
-    if low == high {
-        return;
-    }
-    let (low, high) = (low as usize, high as usize);
-    let first = (begin + low as i64 * stride) as usize;
-    let mut window: Index = outer.iter().map(|_| 0).collect();
-    for line in 0..outer.iter().map(|a| a.output).product() {
-        let places =
-            outer.iter().enumerate().map(|(d, a)| Some(at(a, window[d], k[d])? * strides[d]));
-        if let Some(base) = places.sum::<Option<usize>>() {
-            visit(line * inner.output + low..line * inner.output + high, base + first);
+/// Windows side by side of which the same element lies in the image.
+pub struct Line {
+    /// The element.
+    element: usize,
+    windows: Range<usize>,
+    /// Where in the image that of the first window lies; from window to window it is the stride of the last axis
+    /// further.
+    first: usize,
+}
+
+/// All lines, element after element.
+fn lines(axes: &[Window], strides: &[usize]) -> Vec<Line> {
+    let Some((inner, outer)) = axes.split_last() else { return Vec::new() };
+    let mut all = Vec::new();
+    let kernel = || axes.iter().map(|a| a.kernel);
+    for element in 0..kernel().product() {
+        let k = unflatten(element, kernel());
+        let begin = (k[outer.len()] * inner.dilation) as i64 - inner.before;
+        let stride = inner.stride as i64;
+        // The windows from which on the element lies at 0 or above, and at the end or above.
+        let from = |end: i64| ((end - begin).max(0) + stride - 1) / stride;
+        let low = from(0).min(inner.output as i64);
+        let high = from(inner.input as i64).clamp(low, inner.output as i64);
+        if low == high {
+            continue;
         }
-        for (i, a) in window.iter_mut().zip(outer).rev() {
-            *i += 1;
-            if *i < a.output {
-                break;
+        let first = (begin + low * stride) as usize;
+        let (low, high) = (low as usize, high as usize);
+        for line in 0..outer.iter().map(|a| a.output).product() {
+            let window = unflatten(line, outer.iter().map(|a| a.output));
+            let places =
+                outer.iter().enumerate().map(|(d, a)| Some(at(a, window[d], k[d])? * strides[d]));
+            if let Some(base) = places.sum::<Option<usize>>() {
+                let windows = line * inner.output + low..line * inner.output + high;
+                all.push(Line { element, windows, first: base + first });
             }
-            *i = 0;
         }
+    }
+    all
+}
+
+/// The place of the maximum of a window without elements.
+const NOWHERE: u32 = u32::MAX;
+
+/// Keeps the larger of two numbers for each window, and its place; places are `stride` apart.
+#[inline(always)]
+fn larger<'x, T: Number>(
+    line: impl Iterator<Item = &'x T>,
+    first: u32,
+    stride: u32,
+    maxima: &mut [T],
+    places: &mut [u32],
+) {
+    let mut at = first;
+    for ((best, place), &x) in maxima.iter_mut().zip(places).zip(line) {
+        // A selection, since which element is the largest cannot be predicted.
+        let better = (*place == NOWHERE) | (x > *best) | (x.is_nan() & !best.is_nan());
+        *best = if better { x } else { *best };
+        *place = if better { at } else { *place };
+        at = at.wrapping_add(stride);
     }
 }
 
 /// MaxPool with the flat index of each maximum.
 pub struct MaxPool {
     pub(crate) axes: Vec<Window>,
+    pub(crate) lines: Vec<Line>,
     /// Strides of the image, row-major, and those in which indices are counted.
     pub(crate) strides: Vec<usize>,
     pub(crate) index_strides: Vec<usize>,
@@ -92,6 +119,9 @@ impl MaxPool {
             return Err("takes a batch, channels and at least one spatial dimension".to_owned());
         }
         let image = &from.shape[2..];
+        if image.iter().product::<usize>() >= NOWHERE as usize {
+            return Err("takes images of less than 2^32 - 1 elements".to_owned());
+        }
         let axes = site.windows(image, &dims(site.ints("kernel_shape")?))?;
         let own = strides(image);
         let index_strides = if site.node.int("storage_order") == Some(1) {
@@ -101,6 +131,7 @@ impl MaxPool {
             own.clone()
         };
         Ok(MaxPool {
+            lines: lines(&axes, &own),
             axes,
             strides: own,
             index_strides,
@@ -111,32 +142,40 @@ impl MaxPool {
         })
     }
 
-    /// Where the maximum of each window of an image lies, −1 for a window of padding only: of equal ones
-    /// the first, and before all others the first NaN.
-    fn places<T: Number>(&self, image: &[T], places: &mut [i64]) {
-        places.fill(-1);
-        let stride = self.stride();
-        self.visit(image, |windows, line, first| {
-            let elements = line.iter().step_by(stride).zip((first as i64..).step_by(stride));
-            for (place, (&x, at)) in places[windows].iter_mut().zip(elements) {
-                let best = image[(*place).max(0) as usize];
-                // A selection, since which element is the largest cannot be predicted.
-                let better = (*place < 0) | (x > best) | (x.is_nan() & !best.is_nan());
-                *place = if better { at } else { *place };
+    /// The maximum of each window of an image and where it lies, [`NOWHERE`] for a window of padding only: of equal
+    /// ones the first, and before all others the first NaN.
+    fn places<T: Number>(&self, image: &[T], maxima: &mut [T], places: &mut [u32]) {
+        maxima.fill(T::lowest());
+        places.fill(NOWHERE);
+        for Line { windows, first, .. } in &self.lines {
+            let (line, at) = (&image[*first..], *first as u32);
+            let (maxima, places) = (&mut maxima[windows.clone()], &mut places[windows.clone()]);
+            // A stride that is known lets the loop vectorise.
+            match self.stride() {
+                1 => larger(line.iter(), at, 1, maxima, places),
+                2 => {
+                    let (pairs, last) = line.as_chunks::<2>();
+                    let n = pairs.len().min(maxima.len());
+                    let rest = at.wrapping_add(2 * n as u32);
+                    larger(pairs.iter().map(|[x, _]| x), at, 2, &mut maxima[..n], &mut places[..n]);
+                    larger(last.iter(), rest, 2, &mut maxima[n..], &mut places[n..]);
+                }
+                stride => larger(line.iter().step_by(stride), at, stride as u32, maxima, places),
             }
-        });
+        }
     }
 
     /// The maxima of the windows of an image.
     fn maxima<T: Number>(&self, image: &[T], maxima: &mut [T]) {
         maxima.fill(T::lowest());
         let stride = self.stride();
-        self.visit(image, |windows, line, _| {
-            for (best, &x) in maxima[windows].iter_mut().zip(line.iter().step_by(stride)) {
+        for Line { windows, first, .. } in &self.lines {
+            let line = image[*first..].iter().step_by(stride);
+            for (best, &x) in maxima[windows.clone()].iter_mut().zip(line) {
                 let better = (x > *best) | (x.is_nan() & !best.is_nan());
                 *best = if better { x } else { *best };
             }
-        });
+        }
     }
 
     /// Elements of a line from window to window.
@@ -144,20 +183,9 @@ impl MaxPool {
         self.axes.last().map_or(1, |a| a.stride)
     }
 
-    /// Calls `f` with each line of windows of which the same element lies in the image: the windows, those
-    /// elements, and where in the image the first of them lies.
-    fn visit<T: Number>(&self, image: &[T], mut f: impl FnMut(Range<usize>, &[T], usize)) {
-        let kernel = || self.axes.iter().map(|a| a.kernel);
-        for tap in 0..kernel().product() {
-            lines(&self.axes, &self.strides, &unflatten(tap, kernel()), |windows, first| {
-                f(windows, &image[first..], first);
-            });
-        }
-    }
-
     /// The index of a place in its image.
-    fn index(&self, place: i64) -> usize {
-        let place = usize::try_from(place).unwrap_or(0);
+    fn index(&self, place: u32) -> usize {
+        let place = if place == NOWHERE { 0 } else { place as usize };
         if self.index_strides == self.strides {
             return place;
         }
@@ -176,16 +204,17 @@ impl Step for MaxPool {
                 rows(io.pool, values, self.windows, elements, &|c, row| self.maxima(image(c), row));
                 return Ok(());
             }
-            let indices = io.output::<i64>(1);
-            rows(io.pool, indices, self.windows, elements, &|c, row| self.places(image(c), row));
-            for (c, row) in values.chunks_mut(self.windows.max(1)).enumerate() {
-                for (value, place) in row.iter_mut().zip(&indices[c * self.windows..]) {
-                    *value = usize::try_from(*place).map_or(T::lowest(), |at| image(c)[at]);
+            let indices = io.output::<i64>(1).chunks_mut(self.windows.max(1));
+            let mut both: Vec<_> = values.chunks_mut(self.windows.max(1)).zip(indices).collect();
+            rows(io.pool, &mut both, 1, elements * self.windows, &|c, both| {
+                let mut places = vec![NOWHERE; self.windows];
+                for (maxima, indices) in both {
+                    self.places(image(c), maxima, &mut places);
+                    for (index, place) in indices.iter_mut().zip(&places) {
+                        *index = (c * self.image + self.index(*place)) as i64;
+                    }
                 }
-            }
-            for (c, row) in indices.chunks_mut(self.windows.max(1)).enumerate() {
-                row.iter_mut().for_each(|p| *p = (c * self.image + self.index(*p)) as i64);
-            }
+            });
         });
         Ok(())
     }
@@ -245,6 +274,7 @@ impl Step for MaxUnpool {
 /// window.
 pub struct Col2Im {
     pub(crate) axes: Vec<Window>,
+    pub(crate) lines: Vec<Line>,
     pub(crate) strides: Vec<usize>,
     pub(crate) image: usize,
     pub(crate) block: usize,
@@ -256,8 +286,10 @@ impl Col2Im {
     pub(super) fn lower(site: Site<'_>) -> Result<Col2Im, String> {
         let image = dims(site.ints("image_shape")?);
         let axes = site.windows(&image, &dims(site.ints("block_shape")?))?;
+        let strides = strides(&image);
         Ok(Col2Im {
-            strides: strides(&image),
+            lines: lines(&axes, &strides),
+            strides,
             image: image.iter().product(),
             block: axes.iter().map(|a| a.kernel).product(),
             windows: axes.iter().map(|a| a.output).product(),
@@ -275,14 +307,11 @@ impl Step for Col2Im {
                 image.fill(T::from_i128(0));
                 let columns = &data[c * self.block * self.windows..];
                 let stride = self.axes.last().map_or(1, |a| a.stride);
-                for b in 0..self.block {
-                    let k = unflatten(b, self.axes.iter().map(|a| a.kernel));
-                    lines(&self.axes, &self.strides, &k, |windows, first| {
-                        let column = &columns[b * self.windows..][windows];
-                        for (o, &x) in image[first..].iter_mut().step_by(stride).zip(column) {
-                            *o = o.add(x);
-                        }
-                    });
+                for Line { element, windows, first } in &self.lines {
+                    let column = &columns[element * self.windows..][windows.clone()];
+                    for (o, &x) in image[*first..].iter_mut().step_by(stride).zip(column) {
+                        *o = o.add(x);
+                    }
                 }
             });
         });
