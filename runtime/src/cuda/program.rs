@@ -10,8 +10,7 @@
 
 use super::emit::{Header, raw};
 use super::expression::expression;
-use crate::exec::compound::Compound;
-use crate::exec::program::{Access, Action, Format, Multiplied, Per, Program, Reg};
+use crate::exec::program::{Access, Action, Compound, Format, Multiplied, Per, Program, Reg};
 use crate::host::pointwise::Function;
 use crate::host::strided::Strided;
 use pam_kernels::reduce::Reduction;

@@ -13,7 +13,7 @@
 //! The index space is divided among the threads at tile borders; as every element, or every row, is
 //! computed by itself, the division does not show in the result.
 
-use super::compound::Compound;
+use super::compound::Pattern;
 use super::kernel::Kernel;
 use crate::host::pointwise::Function;
 use crate::host::strided::Strided;
@@ -140,6 +140,19 @@ pub enum Action {
         /// Numbers of elements, or of rows.
         to: Reg,
     },
+}
+
+/// Operations that follow each other and have one loop on the CPU.
+#[derive(Clone, Debug)]
+pub struct Compound {
+    /// The loop.
+    pub pattern: &'static Pattern,
+    /// Floats, one for each element.
+    pub from: Reg,
+    /// What happens to them: functions and their second operands.
+    pub links: SmallVec<[(Function, Option<Reg>); 4]>,
+    /// The last result.
+    pub to: Reg,
 }
 
 /// The second operand of products that are only summed.

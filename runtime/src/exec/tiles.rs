@@ -1,9 +1,9 @@
 //! The execution of programs: tile after tile, divided among threads.
 
-use super::compound::Compound;
 use super::memory::Outs;
 use super::program::{
-    Access, Action, CACHE_LINE, Counts, FEW, Format, Multiplied, Operand, Per, Program, Reg,
+    Access, Action, CACHE_LINE, Compound, Counts, FEW, Format, Multiplied, Operand, Per, Program,
+    Reg,
 };
 use crate::host::number::{of, of_mut, with_size};
 use crate::steps::Io;

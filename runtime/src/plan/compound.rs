@@ -1,22 +1,12 @@
 //! Finds the operations of a draft that one loop computes.
 
-use super::draft::{Draft, Operation, Virtual, Work};
-use crate::exec::compound::{PATTERNS, Pattern, same};
+use super::draft::{Draft, Functions, Operation, Virtual, Work};
+use crate::exec::compound::{PATTERNS, Pattern, Second, same};
 use crate::exec::kernel::Kernel;
 use crate::exec::program::Per;
-use crate::host::pointwise::Function;
 use pam_kernels::elementwise::Binary;
 use pam_kernels::reduce::Reduction;
 use smallvec::SmallVec;
-
-/// A pattern that was found. The operation that it replaces has its operands: the first one's, then those of the
-/// others that are not results of one before.
-#[derive(Clone, Copy)]
-pub(super) struct Found {
-    pub pattern: &'static Pattern,
-    /// The functions of its links.
-    pub functions: [Option<Function>; 4],
-}
 
 impl Draft {
     /// The operations, those merged of which nothing else needs what lies between them.
@@ -33,11 +23,10 @@ impl Draft {
         for i in 0..operations.len() {
             let found = PATTERNS.iter().find_map(|pattern| {
                 let (functions, args) = self.links(&operations, pattern, i, &inner)?;
-                Some((Found { pattern, functions }, args))
+                Some((Work::Compound(pattern, functions), args))
             });
-            if let Some((found, args)) = found {
-                operations[i].work = Work::Compound(found);
-                operations[i].args = args;
+            if let Some((work, args)) = found {
+                operations[i] = Operation { work, args, ..operations[i] };
             }
         }
         operations
@@ -75,7 +64,7 @@ impl Draft {
         pattern: &Pattern,
         end: usize,
         inner: &impl Fn(Virtual) -> Option<usize>,
-    ) -> Option<([Option<Function>; 4], Args)> {
+    ) -> Option<(Functions, Args)> {
         let per =
             |v: &Virtual| self.format(*v).filter(|f| f.size == size_of::<f32>()).map(|f| f.per);
         let (mut functions, mut others) = ([None; 4], Args::new());
@@ -91,13 +80,13 @@ impl Draft {
             let follows =
                 |v: &Virtual| per(v) == Some(Per::Element) && (n == 0 || inner(*v).is_some());
             let fits = |v: &Virtual| match per(v) {
-                Some(Per::Element) => *second == Some(Per::Element),
-                Some(_) => *second == Some(Per::Row),
+                Some(Per::Element) => *second == Second::Element,
+                Some(_) => *second == Second::Row,
                 None => false,
             };
             let symmetric = matches!(kernel, Kernel::Binary(Binary::PaMul(_)));
             let from = match args[..] {
-                [from] if second.is_none() && follows(&from) => from,
+                [from] if *second == Second::Missing && follows(&from) => from,
                 [from, other] if follows(&from) && fits(&other) => {
                     others.push(other);
                     from
@@ -137,7 +126,7 @@ fn users(operations: &[Operation]) -> Vec<u32> {
 mod tests {
     use super::*;
     use crate::exec::program::{Action, Format};
-    use crate::host::pointwise::Immediate;
+    use crate::host::pointwise::{Function, Immediate};
     use crate::host::strided::Strided;
     use crate::plan::draft::Read;
     use pam_ir::graph::ValueId;

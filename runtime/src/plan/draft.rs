@@ -3,7 +3,7 @@
 //! A draft collects the operations of its nodes, reductions of rows among them, and the tensors they
 //! read from memory. What its nodes hand to each other stays in registers, which [`Draft::finish`] assigns.
 
-use super::compound::Found;
+use crate::exec::compound::Pattern;
 use crate::exec::kernel::Kernel;
 use crate::exec::program::{Format, Per};
 use crate::host::pointwise::Function;
@@ -42,6 +42,9 @@ pub struct Read {
     pub walk: Option<Strided>,
 }
 
+/// The functions of a pattern.
+pub(super) type Functions = [Option<Function>; 4];
+
 #[derive(Clone, Copy)]
 pub(super) enum Work {
     Compute(Function),
@@ -49,8 +52,9 @@ pub(super) enum Work {
     /// Sums the products of two operands.
     SumProducts(Function, Product),
     Spread,
-    /// Several operations, of which this is the last.
-    Compound(Found),
+    /// The operations of a pattern, of which this is the last, and their functions. The operands are the first one's,
+    /// then those of the others that are not results of one before.
+    Compound(&'static Pattern, Functions),
 }
 
 #[derive(Clone)]

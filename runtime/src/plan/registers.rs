@@ -1,10 +1,11 @@
 //! The registers of a program, once it is known which of its results are stored and what they overwrite.
 
-use super::compound::Found;
 use super::draft::{Draft, Operation, Read, Virtual, Work};
-use crate::exec::compound::Compound;
+use crate::exec::compound::Second;
 use crate::exec::kernel::Kernel;
-use crate::exec::program::{Access, Action, Format, Multiplied, Operand, Per, Program, Reg};
+use crate::exec::program::{
+    Access, Action, Compound, Format, Multiplied, Operand, Per, Program, Reg,
+};
 use pam_ir::graph::ValueId;
 use pam_kernels::reduce::Reduction;
 use smallvec::SmallVec;
@@ -165,10 +166,12 @@ impl Operation {
                 Action::Reduce { reduction: Reduction::Sum, from: args[0], by, to }
             }
             Work::Spread => Action::Spread { from: args[0], to },
-            Work::Compound(Found { pattern, functions }) => {
-                let mut others = args[1..].iter();
-                let second = |by: Option<Per>| by.and_then(|_| others.next().copied());
-                let seconds = pattern.links.iter().map(|(_, by)| *by).map(second);
+            Work::Compound(pattern, functions) => {
+                let mut others = args[1..].iter().copied();
+                let seconds = pattern.links.iter().map(|(_, second)| match second {
+                    Second::Missing => None,
+                    Second::Row | Second::Element => others.next(),
+                });
                 let links = functions.into_iter().flatten().zip(seconds).collect();
                 Action::Compound(Compound { pattern, from: args[0], links, to })
             }
