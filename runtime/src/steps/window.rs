@@ -77,25 +77,22 @@ fn lines(axes: &[Window], strides: &[usize]) -> Vec<Line> {
     all
 }
 
-/// The place of the maximum of a window without elements.
-const NOWHERE: u32 = u32::MAX;
-
 /// Keeps the larger of two numbers for each window, and its place; places are `stride` apart.
 #[inline(always)]
 fn larger<'x, T: Number>(
     line: impl Iterator<Item = &'x T>,
-    first: u32,
-    stride: u32,
+    first: usize,
+    stride: usize,
     maxima: &mut [T],
-    places: &mut [u32],
+    places: &mut [i64],
 ) {
-    let mut at = first;
+    let mut at = first as i64;
     for ((best, place), &x) in maxima.iter_mut().zip(places).zip(line) {
         // A selection, since which element is the largest cannot be predicted.
-        let better = (*place == NOWHERE) | (x > *best) | (x.is_nan() & !best.is_nan());
+        let better = (*place < 0) | (x > *best) | (x.is_nan() & !best.is_nan());
         *best = if better { x } else { *best };
         *place = if better { at } else { *place };
-        at = at.wrapping_add(stride);
+        at += stride as i64;
     }
 }
 
@@ -119,9 +116,6 @@ impl MaxPool {
             return Err("takes a batch, channels and at least one spatial dimension".to_owned());
         }
         let image = &from.shape[2..];
-        if image.iter().product::<usize>() >= NOWHERE as usize {
-            return Err("takes images of less than 2^32 - 1 elements".to_owned());
-        }
         let axes = site.windows(image, &dims(site.ints("kernel_shape")?))?;
         let own = strides(image);
         let index_strides = if site.node.int("storage_order") == Some(1) {
@@ -142,13 +136,13 @@ impl MaxPool {
         })
     }
 
-    /// The maximum of each window of an image and where it lies, [`NOWHERE`] for a window of padding only: of equal
-    /// ones the first, and before all others the first NaN.
-    fn places<T: Number>(&self, image: &[T], maxima: &mut [T], places: &mut [u32]) {
+    /// The maximum of each window of an image and where it lies, −1 for a window of padding only: of equal ones
+    /// the first, and before all others the first NaN.
+    fn places<T: Number>(&self, image: &[T], maxima: &mut [T], places: &mut [i64]) {
         maxima.fill(T::lowest());
-        places.fill(NOWHERE);
+        places.fill(-1);
         for Line { windows, first, .. } in &self.lines {
-            let (line, at) = (&image[*first..], *first as u32);
+            let (line, at) = (&image[*first..], *first);
             let (maxima, places) = (&mut maxima[windows.clone()], &mut places[windows.clone()]);
             // A stride that is known lets the loop vectorise.
             match self.stride() {
@@ -156,11 +150,11 @@ impl MaxPool {
                 2 => {
                     let (pairs, last) = line.as_chunks::<2>();
                     let n = pairs.len().min(maxima.len());
-                    let rest = at.wrapping_add(2 * n as u32);
+                    let rest = at + 2 * n;
                     larger(pairs.iter().map(|[x, _]| x), at, 2, &mut maxima[..n], &mut places[..n]);
                     larger(last.iter(), rest, 2, &mut maxima[n..], &mut places[n..]);
                 }
-                stride => larger(line.iter().step_by(stride), at, stride as u32, maxima, places),
+                stride => larger(line.iter().step_by(stride), at, stride, maxima, places),
             }
         }
     }
@@ -184,8 +178,8 @@ impl MaxPool {
     }
 
     /// The index of a place in its image.
-    fn index(&self, place: u32) -> usize {
-        let place = if place == NOWHERE { 0 } else { place as usize };
+    fn index(&self, place: i64) -> usize {
+        let place = usize::try_from(place).unwrap_or(0);
         if self.index_strides == self.strides {
             return place;
         }
@@ -207,12 +201,9 @@ impl Step for MaxPool {
             let indices = io.output::<i64>(1).chunks_mut(self.windows.max(1));
             let mut both: Vec<_> = values.chunks_mut(self.windows.max(1)).zip(indices).collect();
             rows(io.pool, &mut both, 1, elements * self.windows, &|c, both| {
-                let mut places = vec![NOWHERE; self.windows];
-                for (maxima, indices) in both {
-                    self.places(image(c), maxima, &mut places);
-                    for (index, place) in indices.iter_mut().zip(&places) {
-                        *index = (c * self.image + self.index(*place)) as i64;
-                    }
+                for (maxima, places) in both {
+                    self.places(image(c), maxima, places);
+                    places.iter_mut().for_each(|p| *p = (c * self.image + self.index(*p)) as i64);
                 }
             });
         });
