@@ -2,10 +2,9 @@
 //!
 //! The results are the bits of the operations one after the other. What lies between them stays in registers.
 
-use crate::elementwise::{BLOCK, PATIENCE, attempt, by_forms};
-use crate::function::{Exp2, Forms1, Forms2, PlainMul, Scaled, maximum, moderate};
-use crate::native;
-use crate::pa::{self, Factor};
+use crate::forms::{self, BLOCK, PATIENCE, Rows, attempt};
+use crate::function::{Exp, Exp2, Forms1, Forms2, PlainMul, Scaled, maximum, moderate};
+use crate::pa::{self, BIAS, Factor, INF, magnitude};
 use crate::simd::{F1, F2, multiversion};
 
 /// What is computed of the rows of x and of numbers, of which there is one for each row or a single one.
@@ -21,14 +20,22 @@ pub enum Compound {
     Affine,
 }
 
-/// Computes rows of `row` elements, on this thread. `by` are a, b and c as far as there are such.
+/// Computes rows of `row` elements, on this thread, and of the exponentials their sums along rows, if there is a place
+/// for them. `by` are a, b and c as far as there are such.
 ///
 /// # Panics
 /// Where the slices do not fit.
-pub fn compute(compound: Compound, row: usize, x: &[f32], by: [&[f32]; 3], y: &mut [f32]) {
+pub fn compute(
+    compound: Compound,
+    row: usize,
+    x: &[f32],
+    by: [&[f32]; 3],
+    y: &mut [f32],
+    sums: &mut [f32],
+) {
     match compound {
-        Compound::PaExponentials => pa_exponentials(row, x, by, y),
-        Compound::Exponentials => exponentials(row, x, by[0], y),
+        Compound::PaExponentials => forms::pam::rows(PaExponentials(by), row, x, y, sums),
+        Compound::Exponentials => forms::native::rows(Exponentials(by[0]), row, x, y, sums),
         Compound::PaAffine => pa_affine(row, x, by, y),
         Compound::Affine => affine(row, x, by, y),
     }
@@ -43,54 +50,96 @@ fn number(numbers: &[f32], r: usize) -> f32 {
 /// `exp2(max(mul(x, scale), bound) − shift)`.
 #[derive(Clone, Copy)]
 struct PaExponential {
-    scale: Factor,
+    scale: f32,
     bound: f32,
     shift: f32,
+}
+
+impl PaExponential {
+    /// What scaling adds to the bits.
+    #[inline(always)]
+    fn raise(self) -> u32 {
+        self.scale.to_bits().wrapping_sub(BIAS)
+    }
 }
 
 impl F1 for PaExponential {
     #[inline(always)]
     fn call(self, x: f32) -> f32 {
-        Exp2.call(maximum(self.scale.apply(x), self.bound) - self.shift)
+        Exp2.call(maximum(PlainMul.call(x, self.scale), self.bound) - self.shift)
     }
 }
 
 impl Forms1 for PaExponential {
+    /// The scale is at least one, so that nothing becomes smaller, and small enough for zeros, which become something
+    /// by their bits, to stay so small that it does not show.
+    #[inline(always)]
+    fn applies(self) -> bool {
+        (1.0..1e18).contains(&self.scale) && !self.bound.is_nan()
+    }
     #[inline(always)]
     fn ordinary(self, x: f32) -> (f32, bool) {
-        let (z, scaled) = Scaled(self.scale).ordinary(x);
-        // What is scaled is a number.
-        let z = if z > self.bound { z } else { self.bound };
-        let (y, exponent) = Exp2.ordinary(z - self.shift);
-        (y, scaled & exponent)
+        // NaN stays, also that which the bits of products beyond the range are.
+        let z = f32::from_bits(x.to_bits().wrapping_add(self.raise()));
+        Exp2.ordinary(if self.bound > z { self.bound } else { z } - self.shift)
+    }
+    #[inline(always)]
+    fn vanishing(self, x: f32) -> (f32, bool) {
+        // Products below the range are NaN by their bits, too, and bounded as −∞ is.
+        let z = f32::from_bits(x.to_bits().wrapping_add(self.raise()));
+        let (y, right) = Exp2.vanishing(if z > self.bound { z } else { self.bound } - self.shift);
+        (y, right & ((x < 0.0) | (magnitude(x) < INF - self.raise())))
     }
 }
 
-multiversion! { pam
-    fn pa_exponentials(row: usize, x: &[f32], by: [&[f32]; 3], y: &mut [f32]) {
-        let mut failures = [0, 0];
-        for (r, (x, y)) in x.chunks_exact(row).zip(y.chunks_exact_mut(row)).enumerate() {
-            let [scale, bound, shift] = [number(by[0], r), number(by[1], r), number(by[2], r)];
-            match Factor::product(scale, 0) {
-                Some(scale) => by_forms(PaExponential { scale, bound, shift }, x, y, &mut failures),
-                None => {
-                    for (y, x) in y.iter_mut().zip(x) {
-                        *y = Exp2.call(maximum(PlainMul.call(*x, scale), bound) - shift);
-                    }
-                }
-            }
-        }
+/// Those of all rows.
+#[derive(Clone, Copy)]
+struct PaExponentials<'a>([&'a [f32]; 3]);
+
+impl Rows for PaExponentials<'_> {
+    type Row = PaExponential;
+
+    #[inline(always)]
+    fn row(self, r: usize) -> PaExponential {
+        let [scale, bound, shift] = self.0.map(|numbers| number(numbers, r));
+        PaExponential { scale, bound, shift }
     }
 }
 
-multiversion! {
-    fn exponentials(row: usize, x: &[f32], by: &[f32], y: &mut [f32]) {
-        for (r, (x, y)) in x.chunks_exact(row).zip(y.chunks_exact_mut(row)).enumerate() {
-            let shift = number(by, r);
-            for (y, x) in y.iter_mut().zip(x) {
-                *y = native::exp(x - shift);
-            }
-        }
+/// `exp(x − shift)`.
+#[derive(Clone, Copy)]
+struct Exponential {
+    shift: f32,
+}
+
+impl F1 for Exponential {
+    #[inline(always)]
+    fn call(self, x: f32) -> f32 {
+        Exp.call(x - self.shift)
+    }
+}
+
+impl Forms1 for Exponential {
+    #[inline(always)]
+    fn ordinary(self, x: f32) -> (f32, bool) {
+        Exp.ordinary(x - self.shift)
+    }
+    #[inline(always)]
+    fn vanishing(self, x: f32) -> (f32, bool) {
+        Exp.vanishing(x - self.shift)
+    }
+}
+
+/// Those of all rows.
+#[derive(Clone, Copy)]
+struct Exponentials<'a>(&'a [f32]);
+
+impl Rows for Exponentials<'_> {
+    type Row = Exponential;
+
+    #[inline(always)]
+    fn row(self, r: usize) -> Exponential {
+        Exponential { shift: number(self.0, r) }
     }
 }
 

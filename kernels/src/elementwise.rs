@@ -3,7 +3,9 @@
 //! Operands and results have one length, but that one of two operands may be shorter. Callers go tile
 //! by tile, so that chains of operations stay in the cache; nothing here divides work among threads.
 
-use crate::function::{Div, Forms1, Forms2, MODERATE, Mul, Scaled, moderate};
+use crate::forms::pam::slowly;
+use crate::forms::{self, BLOCK, PATIENCE, attempt, by_forms};
+use crate::function::{Div, Forms2, MODERATE, Mul, Scaled, moderate};
 use crate::memory::prefetch_ahead;
 use crate::pa::Factor;
 use crate::simd::native::{map1, map2};
@@ -96,9 +98,9 @@ pub enum Ternary {
 /// `y[i] = op(x[i])`.
 pub fn unary(op: Unary, x: &[f32], y: &mut [f32]) {
     match op {
-        Unary::PaExp2 => forms1(function::Exp2, x, y),
-        Unary::PaLog2 => forms1(function::Log2, x, y),
-        Unary::Scale(k) => forms1(function::ScalePow2(k), x, y),
+        Unary::PaExp2 => forms::pam::map(function::Exp2, x, y),
+        Unary::PaLog2 => forms::pam::map(function::Log2, x, y),
+        Unary::Scale(k) => forms::pam::map(function::ScalePow2(k), x, y),
         Unary::Round(bits) => pam::map1(function::Round(bits), x, y),
         Unary::Neg => pam::map1(function::Neg, x, y),
         Unary::Abs => pam::map1(function::Abs, x, y),
@@ -107,7 +109,7 @@ pub fn unary(op: Unary, x: &[f32], y: &mut [f32]) {
         Unary::RoundEven => pam::map1(function::RoundEven, x, y),
         Unary::Sign => pam::map1(function::Sign, x, y),
         Unary::Relu => pam::map1(function::Relu, x, y),
-        Unary::Exp => map1(function::Exp, x, y),
+        Unary::Exp => forms::native::map(function::Exp, x, y),
         Unary::Log => map1(f32::ln, x, y),
         Unary::Sqrt => map1(f32::sqrt, x, y),
         Unary::Reciprocal => map1(|x: f32| 1.0 / x, x, y),
@@ -141,60 +143,6 @@ pub fn binary(op: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
         Binary::Div => map2(|a: f32, b: f32| a / b, a, b, y),
         Binary::Pow => map2(f32::powf, a, b, y),
         Binary::Rem => map2(|a: f32, b: f32| a % b, a, b, y),
-    }
-}
-
-/// Numbers that are computed by a form before it is looked whether that was right.
-pub(crate) const BLOCK: usize = 64;
-/// How often a form was wrong before it is no longer tried.
-pub(crate) const PATIENCE: u32 = 2;
-
-/// Computes a block by a form; whether that was right.
-macro_rules! attempt {
-    ($y:expr, |$i:ident| $form:expr) => {{
-        let mut right = true;
-        for $i in 0..BLOCK {
-            let (value, fits) = $form;
-            right &= fits;
-            $y[$i] = value;
-        }
-        right
-    }};
-}
-pub(crate) use attempt;
-
-/// `y[i] = f(x[i])`. A form that was wrong a few times is no longer tried.
-#[inline(always)]
-pub(crate) fn by_forms<F: Forms1>(f: F, x: &[f32], y: &mut [f32], failures: &mut [u32; 2]) {
-    let (x, x_rest) = x.as_chunks::<BLOCK>();
-    let (y, y_rest) = y.as_chunks_mut::<BLOCK>();
-    for (x, y) in x.iter().zip(y) {
-        prefetch_ahead(x);
-        if failures[0] < PATIENCE {
-            if attempt!(y, |i| f.ordinary(x[i])) {
-                continue;
-            }
-            failures[0] += 1;
-        }
-        if failures[1] < PATIENCE {
-            if attempt!(y, |i| f.vanishing(x[i])) {
-                continue;
-            }
-            failures[1] += 1;
-        }
-        for i in 0..BLOCK {
-            y[i] = f.call(x[i]);
-        }
-    }
-    for (y, &x) in y_rest.iter_mut().zip(x_rest) {
-        *y = f.call(x);
-    }
-}
-
-multiversion! { pam
-    /// `y[i] = f(x[i])`.
-    fn forms1<F: Forms1>(f: F, x: &[f32], y: &mut [f32]) {
-        by_forms(f, x, y, &mut [0, 0]);
     }
 }
 
@@ -239,7 +187,7 @@ multiversion! { pam
         let (n, failures) = (run(by, y), &mut [0, 0]);
         for ((&b, x), y) in by.iter().zip(x.chunks(n)).zip(y.chunks_mut(n)) {
             match Factor::product(b, offset) {
-                Some(factor) => by_forms(Scaled(factor), x, y, failures),
+                Some(factor) => by_forms(Scaled(factor), slowly, x, y, failures),
                 None => each(Right(Mul(offset), b), x, y),
             }
         }
@@ -252,7 +200,7 @@ multiversion! { pam
         let (n, failures) = (run(by, y), &mut [0, 0]);
         for ((&b, x), y) in by.iter().zip(x.chunks(n)).zip(y.chunks_mut(n)) {
             match Factor::quotient(b, offset) {
-                Some(factor) => by_forms(Scaled(factor), x, y, failures),
+                Some(factor) => by_forms(Scaled(factor), slowly, x, y, failures),
                 None => each(Right(Div(offset), b), x, y),
             }
         }

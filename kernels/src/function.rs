@@ -70,6 +70,11 @@ functions! {
 
 /// A function of one number that is simpler for most numbers. Each form says whether it is right.
 pub(crate) trait Forms1: F1 {
+    /// Whether there are such forms of this very function.
+    #[inline(always)]
+    fn applies(self) -> bool {
+        true
+    }
     /// For ordinary numbers.
     fn ordinary(self, x: f32) -> (f32, bool);
     /// For numbers that may be zero, or become it. The function itself where nothing is simpler.
@@ -83,6 +88,25 @@ impl Forms1 for Exp2 {
     #[inline(always)]
     fn ordinary(self, x: f32) -> (f32, bool) {
         (pa::exp2_within(x), magnitude(x) < pa::EXP2_WITHIN)
+    }
+    #[inline(always)]
+    fn vanishing(self, x: f32) -> (f32, bool) {
+        let (y, right) = self.ordinary(x);
+        let none = x < -126.0;
+        (if none { 0.0 } else { y }, right | none)
+    }
+}
+
+impl Forms1 for Exp {
+    #[inline(always)]
+    fn ordinary(self, x: f32) -> (f32, bool) {
+        (native::exp_within(x), x.abs() < native::EXP_WITHIN)
+    }
+    #[inline(always)]
+    fn vanishing(self, x: f32) -> (f32, bool) {
+        let (y, right) = self.ordinary(x);
+        let none = x <= -104.0;
+        (if none { 0.0 } else { y }, right | none)
     }
 }
 

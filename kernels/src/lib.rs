@@ -15,6 +15,7 @@ pub mod choice;
 pub mod compound;
 pub mod contract;
 pub mod elementwise;
+mod forms;
 mod function;
 mod isa;
 pub mod memory;

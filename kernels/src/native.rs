@@ -46,15 +46,35 @@ pub(crate) fn erf(x: f32) -> f32 {
 }
 
 /// The exponential, to about one unit in the last place. Without branches and conversions: 2ⁿ is put
-/// together from bits, in two factors, so that results may be subnormal. The polynomial and the two parts
+/// together from bits, in two factors, so that results may be subnormal.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    // Beyond these the result is infinite or zero.
+    let (y, t) = exp_parts(x.clamp(-104.0, 89.0));
+    let n = t.wrapping_sub(WHOLE.to_bits()) as i32;
+    let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
+    y * power(n >> 1) * power(n.wrapping_sub(n >> 1))
+}
+
+/// The magnitude below which [`exp_within`] is right.
+pub(crate) const EXP_WITHIN: f32 = 87.0;
+
+/// [`exp`] where the result is a normal number.
+#[inline(always)]
+pub(crate) fn exp_within(x: f32) -> f32 {
+    let (y, t) = exp_parts(x);
+    // All bits of `WHOLE` are shifted out.
+    f32::from_bits(y.to_bits().wrapping_add(t << 23))
+}
+
+/// To a number of this size an addition leaves whole numbers, in its last bits.
+const WHOLE: f32 = 12_582_912.0;
+
+/// y of about one and the bits of `WHOLE + n`, where `exp(x)` is y · 2ⁿ. The polynomial and the two parts
 /// of ln 2 are those of Cephes' `expf`.
 #[inline(always)]
 #[allow(clippy::excessive_precision, reason = "the decimals of the source")]
-pub(crate) fn exp(x: f32) -> f32 {
-    // To a number of this size an addition leaves whole numbers, in its last bits.
-    const WHOLE: f32 = 12_582_912.0;
-    // Beyond these the result is infinite or zero.
-    let x = x.clamp(-104.0, 89.0);
+fn exp_parts(x: f32) -> (f32, u32) {
     let t = x.mul_add(std::f32::consts::LOG2_E, WHOLE);
     let n = t - WHOLE;
     let r = n.mul_add(2.121_944_4e-4, n.mul_add(-0.693_359_375, x));
@@ -64,10 +84,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     let middle = 8.333_451_9e-3f32.mul_add(r, 4.166_579_59e-2);
     let high = 1.987_569_15e-4f32.mul_add(r, 1.398_199_95e-3);
     let p = high.mul_add(r2, middle).mul_add(r2, low);
-    let y = p.mul_add(r2, r) + 1.0;
-    let n = t.to_bits().wrapping_sub(WHOLE.to_bits()) as i32;
-    let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
-    y * power(n >> 1) * power(n.wrapping_sub(n >> 1))
+    (p.mul_add(r2, r) + 1.0, t.to_bits())
 }
 
 /// The hyperbolic tangent, to about two units in the last place: the polynomial of Cephes' `tanhf` near

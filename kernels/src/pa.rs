@@ -91,7 +91,8 @@ impl Factor {
     }
 
     fn new(b: f32, shift: i32) -> Option<Factor> {
-        let bound = |m: u32| (m as i32).saturating_sub(shift).clamp(MIN as i32, INF as i32) as u32;
+        let bound =
+            |m: u32| (i64::from(m) - i64::from(shift)).clamp(i64::from(MIN), i64::from(INF)) as u32;
         let ordinary = (MIN..INF).contains(&magnitude(b));
         let sign = b.to_bits() & SIGN;
         ordinary.then(|| Factor { shift: shift as u32, low: bound(MIN), high: bound(INF), sign })
@@ -106,7 +107,8 @@ impl Factor {
     /// The product or quotient of a number of a magnitude within.
     #[inline(always)]
     pub(crate) fn apply_within(self, a: f32) -> f32 {
-        f32::from_bits(a.to_bits().wrapping_add(self.shift) ^ self.sign)
+        // To add the bit of the sign changes the sign.
+        f32::from_bits(a.to_bits().wrapping_add(self.shift ^ self.sign))
     }
 
     /// The product or quotient of a number whose magnitude is below the end of those within.

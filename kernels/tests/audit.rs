@@ -108,8 +108,12 @@ fn use_kernels() {
     matmul_grad_a(&pool, (0, 5), [64, 64, 64], m, m, m, &mut y);
     reduce(&pool, Reduction::Sum, [64, 64, 1], &a, &mut z[..64]);
     sum_products(Product::Pa, 64, &a, &a, &mut z[..64]);
-    compute(Compound::PaExponentials, 64, &a, [&a[..1]; 3], &mut z);
-    compute(Compound::PaAffine, 64, &a, [&a[..1], &a, &a], &mut z);
+    let mut sums = vec![0.0; 256];
+    for row in [16, 64] {
+        let sums = &mut sums[..a.len() / row];
+        compute(Compound::PaExponentials, row, &a, [&a[..1]; 3], &mut z, sums);
+    }
+    compute(Compound::PaAffine, 64, &a, [&a[..1], &a, &a], &mut z, &mut []);
     let mut truths = vec![0; a.len()];
     compare(Comparison::Less, &a, &y, &mut truths);
     select(&truths, &a, &y, &mut z);
@@ -170,7 +174,7 @@ fn kernels_are_clean_and_planted_multiplications_are_found() {
         "choice::select_pairs",
         "stand_in::settle",
         "reduce::columns",
-        "elementwise::forms1",
+        "forms::pam::map",
         "elementwise::forms2",
         "random::fill",
         "store_rows",

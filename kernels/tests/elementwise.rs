@@ -87,8 +87,9 @@ proptest! {
 
     #[test]
     fn compound_loops_are_what_their_operations_are(
-        row in prop_oneof![1usize..200, 700usize..800], rows in 1usize..6, seed in any::<u64>(),
-        wild in 0usize..900, at in 0usize..900, vanishing in any::<bool>(), single in any::<bool>(),
+        row in prop_oneof![1usize..200, 700usize..800, 4090usize..4200], rows in 1usize..6,
+        seed in any::<u64>(), wild in 0usize..900, at in 0usize..900, vanishing in any::<bool>(),
+        single in any::<bool>(), softmax in any::<bool>(), summed in any::<bool>(),
     ) {
         let n = row * rows;
         let mut x = numbers(n, seed, true);
@@ -104,7 +105,18 @@ proptest! {
             all[span.clone()].copy_from_slice(&numbers(span.len(), seed.rotate_left(i as u32), false));
         }
         let tame = wild % 2 == 0;
-        let per_row = [7, 8, 9].map(|i| numbers(if single { 1 } else { rows }, seed ^ i, tame));
+        let mut per_row = [7, 8, 9].map(|i| numbers(if single { 1 } else { rows }, seed ^ i, tame));
+        if softmax {
+            let bounds = [f32::MIN, f32::NAN, -1e9, -3.5, f32::MIN];
+            let scales = [std::f32::consts::LOG2_E, 1.0, 0.5, 1e18, 3e17];
+            for (i, x) in x.iter_mut().enumerate().filter(|(_, x)| x.abs() < 1e5) {
+                *x = *x / 256.0 + (i % 7) as f32;
+            }
+            for r in 0..per_row[0].len() {
+                let [p, q, s] = [5, 7, 3].map(|n| (seed >> (n * r)) as usize % n);
+                (per_row[0][r], per_row[1][r], per_row[2][r]) = (scales[p], bounds[q % 5], s as f32);
+            }
+        }
         let [p, q, s] = [&per_row[0][..], &per_row[1], &per_row[2]];
         let chain = |operations: &[(Binary, &[f32])], last: Option<Unary>| {
             let mut now = x.clone();
@@ -140,10 +152,16 @@ proptest! {
         ];
         for (compound, by, expected) in cases {
             let mut y = vec![0.0; n];
-            compute(compound, row, &x, by, &mut y);
+            let mut sums = vec![0.0; if summed { rows } else { 0 }];
+            compute(compound, row, &x, by, &mut y, &mut sums);
             let same = |y: f32, z: f32| y.to_bits() == z.to_bits() || y.is_nan() && z.is_nan();
             let wrong = (0..n).find(|&i| !same(y[i], expected[i]));
             prop_assert!(wrong.is_none(), "{compound:?}: {:?}", wrong.map(|i| (x[i], y[i], expected[i])));
+            if matches!(compound, Compound::PaExponentials | Compound::Exponentials) {
+                let mut expected = sums.clone();
+                reduce_rows(Reduction::Sum, row, &y[..row * sums.len()], &mut expected);
+                prop_assert!(sums.iter().zip(&expected).all(|(s, e)| same(*s, *e)), "{compound:?}");
+            }
         }
     }
 

@@ -17,6 +17,7 @@ use crate::simd::multiversion;
 use extremes::{extreme_columns, extreme_row};
 use products::{native_products, pa_products};
 use sums::{Numbers, sum_columns, sum_row};
+pub(crate) use sums::{add, tree};
 
 /// The length of the chunks of a sum, part of the numerics.
 pub const SUM_CHUNK: usize = 4096;

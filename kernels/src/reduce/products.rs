@@ -2,7 +2,7 @@
 
 use super::LANES;
 use super::sums::{Products, Terms, sum_row};
-use crate::elementwise::PATIENCE;
+use crate::forms::PATIENCE;
 use crate::function::{Forms2, MODERATE, NativeMul, PlainMul};
 use crate::pa::magnitude;
 use crate::simd::{F2, multiversion};

@@ -61,7 +61,7 @@ pub(super) fn sum_row(n: usize, terms: &mut impl Terms) -> f32 {
 
 /// Adds neighbouring numbers to the lanes.
 #[inline(always)]
-fn add(lanes: &mut [f32; LANES], x: &[f32]) {
+pub(crate) fn add(lanes: &mut [f32; LANES], x: &[f32]) {
     let (blocks, rest) = x.as_chunks::<LANES>();
     for block in blocks {
         prefetch_ahead(block);
@@ -70,8 +70,9 @@ fn add(lanes: &mut [f32; LANES], x: &[f32]) {
     lanes.iter_mut().zip(rest).for_each(|(l, &x)| *l += x);
 }
 
+/// The sum of the lanes.
 #[inline(always)]
-fn tree(lanes: &mut [f32; LANES]) -> f32 {
+pub(crate) fn tree(lanes: &mut [f32; LANES]) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {

@@ -133,12 +133,16 @@ impl<'p> Text<'p> {
                     }
                     (*to, text.push(What::Reduce(*reduction), &[of], program.format(*to)))
                 }
-                Action::Compound(Compound { from, links, to, .. }) => {
+                Action::Compound(Compound { from, links, to, sums, .. }) => {
                     let mut value = held[from];
                     for (function, other) in links {
                         let args: SmallVec<[usize; 2]> =
                             std::iter::once(value).chain(other.map(|r| held[&r])).collect();
                         value = text.compute(function, &args, program.format(*to))?;
+                    }
+                    if let Some(sums) = sums {
+                        let sum = What::Reduce(Reduction::Sum);
+                        held.insert(*sums, text.push(sum, &[value], program.format(*sums)));
                     }
                     (*to, value)
                 }

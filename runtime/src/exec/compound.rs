@@ -11,6 +11,8 @@ pub struct Pattern {
     pub compound: Compound,
     /// Operations, each of the result of the one before it, and what their second operands are.
     pub links: &'static [(Kernel, Second)],
+    /// Whether it also sums the last results along rows.
+    pub sums: bool,
 }
 
 /// The second operand of an operation.
@@ -42,18 +44,22 @@ pub static PATTERNS: [Pattern; 4] = [
             by_row(Binary::Sub),
             (Kernel::Unary(Unary::PaExp2), Second::Missing),
         ],
+        sums: true,
     },
     Pattern {
         compound: Compound::Exponentials,
         links: &[by_row(Binary::Sub), (Kernel::Unary(Unary::Exp), Second::Missing)],
+        sums: true,
     },
     Pattern {
         compound: Compound::PaAffine,
         links: &[by_row(Binary::PaDiv(0)), by_element(Binary::PaMul(0)), by_element(Binary::Add)],
+        sums: false,
     },
     Pattern {
         compound: Compound::Affine,
         links: &[by_row(Binary::Div), by_element(Binary::Mul), by_element(Binary::Add)],
+        sums: false,
     },
 ];
 

@@ -153,6 +153,8 @@ pub struct Compound {
     pub links: SmallVec<[(Function, Option<Reg>); 4]>,
     /// The last result.
     pub to: Reg,
+    /// Its sums, one for each row.
+    pub sums: Option<Reg>,
 }
 
 /// The second operand of products that are only summed.
@@ -247,7 +249,7 @@ impl Program {
     pub fn operations(&self) -> usize {
         let counted = |a: &Action| match a {
             Action::Compute { .. } | Action::Reduce { .. } => 1,
-            Action::Compound(compound) => compound.links.len(),
+            Action::Compound(c) => c.links.len() + usize::from(c.sums.is_some()),
             Action::Fill { .. } | Action::Copy { .. } | Action::Spread { .. } => 0,
         };
         self.actions.iter().map(counted).sum()

@@ -183,7 +183,7 @@ struct Tile<'t, 'm> {
     own: &'t mut [&'m mut [u8]],
 }
 
-impl Tile<'_, '_> {
+impl<'m> Tile<'_, 'm> {
     /// Does one thing.
     fn act(&mut self, action: &Action) {
         match action {
@@ -205,13 +205,20 @@ impl Tile<'_, '_> {
                     None => reduce_rows(*reduction, row, x, out),
                 }
             }),
-            Action::Compound(Compound { pattern, from, links, to }) => {
-                self.write(*to, |tile, out| {
-                    let mut others = links.iter().filter_map(|(_, other)| *other);
-                    let by = [(); 3].map(|()| others.next().map_or(&[][..], |r| of(tile.get(r))));
-                    let (x, row) = (of(tile.get(*from)), tile.program.row);
-                    compute(pattern.compound, row, x, by, of_mut(out));
-                });
+            Action::Compound(Compound { pattern, from, links, to, sums }) => {
+                let summed = sums.map(|sums| (sums, self.take(sums)));
+                let (to, out) = (*to, self.take(*to));
+                let mut others = links.iter().filter_map(|(_, other)| *other);
+                let by = [(); 3].map(|()| others.next().map_or(&[][..], |r| of(self.get(r))));
+                let (x, row) = (of(self.get(*from)), self.program.row);
+                match summed {
+                    Some((reg, sums)) => {
+                        compute(pattern.compound, row, x, by, of_mut(out), of_mut(sums));
+                        self.put(reg, sums);
+                    }
+                    None => compute(pattern.compound, row, x, by, of_mut(out), &mut []),
+                }
+                self.put(to, out);
             }
             Action::Spread { from, to } => {
                 let Format { size, .. } = self.program.format(*to);
@@ -260,11 +267,21 @@ impl Tile<'_, '_> {
         }
     }
 
-    /// Takes the register to write out of the set, so that the others can be read meanwhile.
-    fn write(&mut self, to: Reg, f: impl FnOnce(&Self, &mut [u8])) {
-        let index = self.index(to);
-        let register = std::mem::take(&mut self.own[index]);
-        f(self, register);
+    /// Takes a register to write out of the set, so that the others can be read meanwhile.
+    fn take(&mut self, reg: Reg) -> &'m mut [u8] {
+        let index = self.index(reg);
+        std::mem::take(&mut self.own[index])
+    }
+
+    /// Puts it back.
+    fn put(&mut self, reg: Reg, register: &'m mut [u8]) {
+        let index = self.index(reg);
         self.own[index] = register;
+    }
+
+    fn write(&mut self, to: Reg, f: impl FnOnce(&Self, &mut [u8])) {
+        let register = self.take(to);
+        f(self, register);
+        self.put(to, register);
     }
 }

@@ -125,7 +125,7 @@ fn users(operations: &[Operation]) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exec::program::{Action, Format};
+    use crate::exec::program::{Action, Compound, Format, Program};
     use crate::host::pointwise::{Function, Immediate};
     use crate::host::strided::Strided;
     use crate::plan::draft::Read;
@@ -153,16 +153,19 @@ mod tests {
             self.0.operation(Function { op, from, to, imm }, args, Per::Element)
         }
 
-        /// How many operations each action does.
-        fn sizes(mut self, stored: &[Virtual]) -> Vec<usize> {
+        fn finish(mut self, stored: &[Virtual]) -> Program {
             let roots: Vec<ValueId> = (100..).map(ValueId).take(stored.len()).collect();
             roots.iter().zip(stored).for_each(|(root, v)| self.0.define(*root, *v));
-            let program = self.0.finish(&roots, &vec![None; stored.len()]);
+            self.0.finish(&roots, &vec![None; stored.len()])
+        }
+
+        /// How many operations each action does.
+        fn sizes(self, stored: &[Virtual]) -> Vec<usize> {
             let size = |action: &Action| match action {
                 Action::Compound(compound) => compound.links.len(),
                 _ => 1,
             };
-            program.actions.iter().map(size).collect()
+            self.finish(stored).actions.iter().map(size).collect()
         }
     }
 
@@ -202,6 +205,33 @@ mod tests {
         let small = s.op(Op::Sub, &[x, max]);
         let exponential = s.op(Op::Exp, &[small]);
         assert_eq!(s.sizes(&[exponential]), [2]);
+    }
+
+    #[test]
+    fn the_loop_of_exponentials_sums_them() {
+        let mut s = sketch();
+        let [.., last] = exponentials(&mut s, false);
+        let sum = s.0.reduce(Reduction::Sum, last);
+        let quotient = s.op(Op::PamDiv, &[last, sum]);
+        let program = s.finish(&[quotient]);
+        let [Action::Compound(compound), Action::Compute { args, .. }] = &program.actions[..]
+        else {
+            panic!("{:?}", program.actions);
+        };
+        assert_eq!(args[..2], [Some(compound.to), compound.sums]);
+        // The sums are written while the operands are still read.
+        let operands = compound.links.iter().filter_map(|(_, operand)| *operand);
+        assert!(!operands.chain([compound.from]).any(|r| Some(r) == compound.sums));
+        // Other reductions, and sums that are not needed, are not its.
+        let mut s = sketch();
+        let [.., last] = exponentials(&mut s, false);
+        s.0.reduce(Reduction::Sum, last);
+        let max = s.0.reduce(Reduction::Max, last);
+        let program = s.finish(&[last, max]);
+        assert!(matches!(
+            &program.actions[..],
+            [Action::Compound(Compound { sums: None, .. }), Action::Reduce { .. }]
+        ));
     }
 
     #[test]

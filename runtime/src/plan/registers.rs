@@ -91,12 +91,28 @@ impl Draft {
                 args.push(at[&a]);
             }
             let v = Virtual::Result(i as u32);
-            let to = match stored.get(&v) {
-                Some(stores) => Reg::Out(stores[0]),
-                None => Reg::Temp(pool.take(op.format)),
+            // What has a place already, the loop of another operation computes.
+            let known = at.contains_key(&v);
+            let mut place = |v: Virtual, op: &Operation| {
+                *at.entry(v).or_insert_with(|| match stored.get(&v) {
+                    Some(stores) => Reg::Out(stores[0]),
+                    None => Reg::Temp(pool.take(op.format)),
+                })
             };
-            actions.push(op.action(&args, to));
-            at.insert(v, to);
+            let to = place(v, op);
+            if !known {
+                let mut action = op.action(&args, to);
+                if let Action::Compound(Compound { pattern, sums, .. }) = &mut action
+                    && pattern.sums
+                {
+                    let sum = operations
+                        .iter()
+                        .enumerate()
+                        .position(|(j, o)| o.sums(v) && lives(&last, j));
+                    *sums = sum.map(|j| place(Virtual::Result(j as u32), &operations[j]));
+                }
+                actions.push(action);
+            }
             for &k in stored.get(&v).into_iter().flat_map(|s| &s[1..]) {
                 actions.push(Action::Copy { from: to, to: Reg::Out(k) });
             }
@@ -151,6 +167,11 @@ impl Draft {
 }
 
 impl Operation {
+    /// Whether it is the sums of a value along rows.
+    fn sums(&self, v: Virtual) -> bool {
+        matches!(self.work, Work::Reduce(Reduction::Sum)) && self.args[0] == v
+    }
+
     /// What happens to a tile, given the registers of the operands and of the result.
     fn action(&self, args: &[Reg], to: Reg) -> Action {
         let second = args.get(1).copied();
@@ -173,7 +194,7 @@ impl Operation {
                     Second::Row | Second::Element => others.next(),
                 });
                 let links = functions.into_iter().flatten().zip(seconds).collect();
-                Action::Compound(Compound { pattern, from: args[0], links, to })
+                Action::Compound(Compound { pattern, from: args[0], links, to, sums: None })
             }
         }
     }
