@@ -31,19 +31,19 @@ impl Program {
     /// Runs it on what there is for a step, with the scratch of all threads.
     pub fn execute(&self, io: &mut Io<'_>) {
         let parts = io.pool.threads().min(self.count.div_ceil(GRAIN)).max(1);
-        let outs = std::mem::take(&mut io.outs);
+        let (outs, scratch) = (std::mem::take(&mut io.outs), std::mem::take(&mut io.scratch));
         let task = Task { ins: &io.ins, far: io.far, pool: io.pool };
-        self.divide(0, self.count, parts, task, outs, io.scratch);
+        self.divide(0, self.count, parts, task, outs, scratch);
     }
 
-    fn divide(
+    fn divide<'m>(
         &self,
         from: usize,
         to: usize,
         parts: usize,
         task: Task<'_>,
-        outs: Outs<'_>,
-        scratch: &mut [u8],
+        outs: Outs<'m>,
+        scratch: &'m mut [u8],
     ) {
         let left = parts / 2;
         let middle = from + ((to - from) / parts.max(1) * left) / self.tile * self.tile;
@@ -65,67 +65,61 @@ impl Program {
     }
 
     /// Tiles `from..to` on this thread; `outs` begin at `from`.
-    fn serial(
+    fn serial<'m>(
         &self,
         from: usize,
         to: usize,
         Task { ins, far, .. }: Task<'_>,
-        mut outs: Outs<'_>,
-        scratch: &mut [u8],
+        mut outs: Outs<'m>,
+        mut scratch: &'m mut [u8],
     ) {
         let mut n = self.counts(self.tile.min(to - from));
-        let mut temps: SmallVec<[&mut [u8]; 16]> = SmallVec::new();
-        let mut scratch = scratch;
-        for format in &self.temps {
-            let (temp, rest) = scratch.split_at_mut(self.room(format));
-            temps.push(&mut temp[..n.bytes(*format)]);
-            scratch = rest;
-        }
-        // Results that are written past the caches are computed in scratch.
-        let mut streamed: SmallVec<[Option<&mut [u8]>; 4]> = SmallVec::new();
-        for (k, format) in self.outs.iter().enumerate() {
-            streamed.push(self.streams(k).then(|| {
-                let (tile, rest) = std::mem::take(&mut scratch).split_at_mut(self.room(format));
-                scratch = rest;
-                tile
-            }));
-        }
+        let room = |scratch: &mut &'m mut [u8], f: &Format| {
+            let (room, rest) = std::mem::take(scratch).split_at_mut(self.room(f));
+            *scratch = rest;
+            &mut room[..n.bytes(*f)]
+        };
+        let mut own: SmallVec<[&mut [u8]; 24]> = SmallVec::new();
+        own.extend(self.temps.iter().map(|f| room(&mut scratch, f)));
         for (operand, bytes) in self.operands.iter().zip(ins) {
             if let (Access::Walk(walk), Some(temp)) = (&operand.access, operand.kept) {
                 with_size!(operand.format.size, T => {
-                    walk.read(of::<T>(bytes), 0, of_mut::<T>(temps[temp as usize]));
+                    walk.read(of::<T>(bytes), 0, of_mut::<T>(own[temp as usize]));
                 });
             }
         }
+        // Results that are written past the caches are computed in scratch.
+        let outs_at = own.len();
+        let streamed: SmallVec<[bool; 4]> = (0..outs.len()).map(|k| self.streams(k)).collect();
+        own.extend(self.outs.iter().zip(&streamed).map(|(f, streamed)| match streamed {
+            true => room(&mut scratch, f),
+            false => &mut [],
+        }));
+        let mut targets = Outs::new();
+        let mut tiles: SmallVec<[&[u8]; 16]> = ins.into();
         let mut at = self.counts(from);
         while at.elements < to {
             if at.elements + n.elements > to {
                 n = self.counts(to - at.elements);
-            }
-            let tiles = self.operands.iter().zip(ins).map(|(operand, &bytes)| {
-                let direct = operand.access == Access::Direct;
-                if direct {
-                    &bytes[at.bytes(operand.format)..][..n.bytes(operand.format)]
-                } else {
-                    bytes
+                let formats = self.temps.iter().chain(&self.outs);
+                for (register, f) in own.iter_mut().zip(formats).filter(|(r, _)| !r.is_empty()) {
+                    let whole = std::mem::take(register);
+                    *register = &mut whole[..n.bytes(*f)];
                 }
-            });
-            let tiles: SmallVec<[&[u8]; 16]> = tiles.collect();
-            let scratch = temps.iter_mut().zip(&self.temps).map(|(t, f)| &mut t[..n.bytes(*f)]);
-            let mut targets: SmallVec<[&mut [u8]; 4]> = SmallVec::new();
-            let results =
-                outs.iter_mut().zip(&self.outs).zip(&mut streamed).map(|((out, f), streamed)| {
-                    let (tile, rest) = std::mem::take(out).split_at_mut(n.bytes(*f));
-                    *out = rest;
-                    match streamed {
-                        Some(scratch) => {
-                            targets.push(tile);
-                            &mut scratch[..n.bytes(*f)]
-                        }
-                        None => tile,
-                    }
-                });
-            let mut own: SmallVec<[&mut [u8]; 24]> = scratch.chain(results).collect();
+            }
+            for ((tile, operand), bytes) in tiles.iter_mut().zip(&self.operands).zip(ins) {
+                if operand.access == Access::Direct {
+                    *tile = &bytes[at.bytes(operand.format)..][..n.bytes(operand.format)];
+                }
+            }
+            for (k, (out, f)) in outs.iter_mut().zip(&self.outs).enumerate() {
+                let (tile, rest) = std::mem::take(out).split_at_mut(n.bytes(*f));
+                *out = rest;
+                match streamed[k] {
+                    true => targets.push(tile),
+                    false => own[outs_at + k] = tile,
+                }
+            }
             let mut ahead = if far { self.ahead(ins, &outs, at + n, to) } else { SmallVec::new() };
             let mut tile = Tile { program: self, at, ins: &tiles, own: &mut own };
             for action in &self.actions {
@@ -136,9 +130,8 @@ impl Program {
                 }
                 tile.act(action);
             }
-            let results = &own[self.temps.len()..];
-            let results = results.iter().enumerate().filter(|(k, _)| self.streams(*k));
-            results.zip(targets).for_each(|((_, from), to)| stream(from, to));
+            let results = own[outs_at..].iter().zip(&streamed).filter(|(_, streamed)| **streamed);
+            results.zip(targets.drain(..)).for_each(|((from, _), to)| stream(from, to));
             at = at + n;
         }
     }
