@@ -9,7 +9,7 @@ use crate::function::{Div, Forms2, MODERATE, Mul, Scaled, moderate};
 use crate::memory::prefetch_ahead;
 use crate::pa::Factor;
 use crate::simd::native::{map1, map2};
-use crate::simd::{Right, each, multiversion, pam, run};
+use crate::simd::{Own, Right, Source, multiversion, native, pam, run};
 use crate::{function, pa};
 
 /// An operation on one slice.
@@ -182,28 +182,48 @@ multiversion! { pam
 }
 
 multiversion! { pam
-    /// Products by few numbers; a product is the same from both sides.
-    fn products(offset: pa::Offset, x: &[f32], by: &[f32], y: &mut [f32]) {
+    /// Products of x, or of y itself, by few numbers; a product is the same from both sides.
+    fn products<S: Source>(offset: pa::Offset, x: S, by: &[f32], y: &mut [f32]) {
         let (n, failures) = (run(by, y), &mut [0, 0]);
-        for ((&b, x), y) in by.iter().zip(x.chunks(n)).zip(y.chunks_mut(n)) {
+        for (i, (&b, y)) in by.iter().zip(y.chunks_mut(n)).enumerate() {
+            let x = x.from(i * n).first(y.len());
             match Factor::product(b, offset) {
                 Some(factor) => by_forms(Scaled(factor), slowly, x, y, failures),
-                None => each(Right(Mul(offset), b), x, y),
+                None => x.each(Right(Mul(offset), b), y),
             }
         }
     }
 }
 
 multiversion! { pam
-    /// Quotients by few numbers.
-    fn quotients(offset: pa::Offset, x: &[f32], by: &[f32], y: &mut [f32]) {
+    /// Quotients of x, or of y itself, by few numbers.
+    fn quotients<S: Source>(offset: pa::Offset, x: S, by: &[f32], y: &mut [f32]) {
         let (n, failures) = (run(by, y), &mut [0, 0]);
-        for ((&b, x), y) in by.iter().zip(x.chunks(n)).zip(y.chunks_mut(n)) {
+        for (i, (&b, y)) in by.iter().zip(y.chunks_mut(n)).enumerate() {
+            let x = x.from(i * n).first(y.len());
             match Factor::quotient(b, offset) {
                 Some(factor) => by_forms(Scaled(factor), slowly, x, y, failures),
-                None => each(Right(Div(offset), b), x, y),
+                None => x.each(Right(Div(offset), b), y),
             }
         }
+    }
+}
+
+/// `y[i] = op(y[i], b[i])`, where the second operand is shorter by a whole factor, as in [`binary`].
+pub fn overwrite(op: Binary, y: &mut [f32], b: &[f32]) {
+    match op {
+        Binary::PaMul(offset) => products(offset, Own, b, y),
+        Binary::PaDiv(offset) => quotients(offset, Own, b, y),
+        Binary::PaExp2Grad => pam::overwrite(function::Exp2Grad, y, b),
+        Binary::PaLog2Grad => pam::overwrite(function::Log2Grad, y, b),
+        Binary::Add => pam::overwrite(function::Add, y, b),
+        Binary::Sub => pam::overwrite(function::Sub, y, b),
+        Binary::Max => pam::overwrite(function::Max, y, b),
+        Binary::Min => pam::overwrite(function::Min, y, b),
+        Binary::Mul => native::overwrite(function::NativeMul, y, b),
+        Binary::Div => native::overwrite(|a: f32, b: f32| a / b, y, b),
+        Binary::Pow => native::overwrite(f32::powf, y, b),
+        Binary::Rem => native::overwrite(|a: f32, b: f32| a % b, y, b),
     }
 }
 

@@ -4,9 +4,8 @@
 //! are short.
 
 use crate::function::Forms1;
-use crate::memory::prefetch_ahead;
 use crate::reduce::{LANES, SUM_CHUNK, add, tree};
-use crate::simd::each;
+use crate::simd::Source;
 use std::hint::black_box;
 
 /// Numbers of a block.
@@ -39,33 +38,49 @@ pub(crate) trait Rows: Copy {
 
 /// `y[i] = f(x[i])`, within a loop that is compiled for each extension. `slowly` is that of the same section.
 #[inline(always)]
-pub(crate) fn by_forms<F: Forms1>(
+pub(crate) fn by_forms<F: Forms1, S: Source>(
     f: F,
-    slowly: impl Fn(F, &[f32], &mut [f32], &mut Failures),
-    x: &[f32],
+    slowly: impl Fn(F, S, &mut [f32], &mut Failures),
+    x: S,
     y: &mut [f32],
     failures: &mut Failures,
 ) {
-    if x.len() < BLOCK {
-        return each(f, x, y);
-    }
     let mut done = 0;
     if failures[0] < PATIENCE {
         let mut right = true;
-        for (x, y) in x.as_chunks::<BLOCK>().0.iter().zip(y.as_chunks_mut::<BLOCK>().0) {
-            prefetch_ahead(x);
+        for (i, y) in y.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+            let x = x.block(i, y);
             right = attempt!(y, |i| f.ordinary(x[i]));
             if !right {
+                *y = x;
                 break;
             }
             done += BLOCK;
         }
-        if right && (done == x.len() || rest(f, x, y)) {
-            return;
+        if right {
+            return rest(f, x, y);
         }
         failures[0] += 1;
     }
-    slowly(f, &x[done..], &mut y[done..], failures);
+    slowly(f, x.from(done), &mut y[done..], failures);
+}
+
+/// What is left after whole blocks.
+#[inline(always)]
+fn rest<F: Forms1, S: Source>(f: F, x: S, y: &mut [f32]) {
+    let done = y.len() / BLOCK * BLOCK;
+    if done == y.len() {
+        return;
+    }
+    match (x.last::<BLOCK>(), y.last_chunk_mut::<BLOCK>()) {
+        // Some numbers are computed again.
+        (Some(x), Some(y)) => {
+            if !f.applies() || !attempt!(y, |i| f.ordinary(x[i])) {
+                x.each(f, y);
+            }
+        }
+        _ => x.from(done).each(f, &mut y[done..]),
+    }
 }
 
 /// The same for less than a block.
@@ -78,7 +93,7 @@ fn short<F: Forms1>(f: F, x: &[f32], y: &mut [f32]) {
         *y = value;
     }
     if !right {
-        each(f, x, y);
+        x.each(f, y);
     }
 }
 
@@ -122,32 +137,20 @@ fn attempt_summed<F: Forms1>(f: F, x: &[f32], y: &mut [f32], sum: &mut f32) -> b
     // Hidden from the compiler, which otherwise arranges the lanes for the sake of this, at every block.
     let mut lanes = black_box(lanes);
     if !x.len().is_multiple_of(BLOCK) {
-        if !rest(f, x, y) {
-            return false;
-        }
+        rest(f, x, y);
         add(&mut lanes, y.as_chunks::<BLOCK>().1);
     }
     *sum = tree(&mut lanes);
     true
 }
 
-/// What is left after whole blocks by the first form; whether that was right. Some numbers are computed again.
-#[inline(always)]
-fn rest<F: Forms1>(f: F, x: &[f32], y: &mut [f32]) -> bool {
-    match (x.last_chunk::<BLOCK>(), y.last_chunk_mut::<BLOCK>()) {
-        (Some(x), Some(y)) => attempt!(y, |i| f.ordinary(x[i])),
-        _ => false,
-    }
-}
-
 /// What is compiled into each section.
 macro_rules! loops {
     ($($section:ident)?) => {
-        use super::{BLOCK, Failures, PATIENCE, Rows, by_forms, short, summed};
+        use super::{BLOCK, Failures, PATIENCE, Rows, by_forms, rest, short, summed};
         use crate::function::Forms1;
-        use crate::memory::prefetch_ahead;
         use crate::reduce::{self, Reduction};
-        use crate::simd::{each, multiversion};
+        use crate::simd::{Source, multiversion};
 
         multiversion! { $($section)?
             /// `y[i] = f(x[i])`.
@@ -158,11 +161,9 @@ macro_rules! loops {
 
         multiversion! { $($section)?
             /// `y[i] = f(x[i])` where the first form was wrong.
-            fn slowly<F: Forms1>(f: F, x: &[f32], y: &mut [f32], failures: &mut Failures) {
-                let (x, x_rest) = x.as_chunks::<BLOCK>();
-                let (y, y_rest) = y.as_chunks_mut::<BLOCK>();
-                for (x, y) in x.iter().zip(y) {
-                    prefetch_ahead(x);
+            fn slowly<F: Forms1, S: Source>(f: F, x: S, y: &mut [f32], failures: &mut Failures) {
+                for (i, y) in y.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+                    let x = x.block(i, y);
                     if failures[1] < PATIENCE && f.applies() {
                         if attempt!(y, |i| f.vanishing(x[i])) {
                             continue;
@@ -173,7 +174,7 @@ macro_rules! loops {
                         y[i] = f.call(x[i]);
                     }
                 }
-                each(f, x_rest, y_rest);
+                rest(f, x, y);
             }
         }
 

@@ -3,6 +3,8 @@
 //! The loops are plain Rust; a copy of them inside a function with target features vectorises with
 //! these. All copies give the same bits, since additions are never fused or reordered.
 
+use crate::memory::prefetch_ahead;
+
 /// Declares a dispatcher to copies of one loop, which may be generic. With `pam` in front, all of it
 /// lies in the link section of the PA kernels, whose machine code may not multiply.
 macro_rules! multiversion {
@@ -13,22 +15,22 @@ macro_rules! multiversion {
         }
     };
     (@$section:tt $(#[$doc:meta])*
-     fn $name:ident $(<$f:ident: $bound:path>)?($($arg:ident: $t:ty),* $(,)?) $body:block) => {
+     fn $name:ident $(<$($f:ident: $bound:path),+>)?($($arg:ident: $t:ty),* $(,)?) $body:block) => {
         $crate::simd::placed! { $section $(#[$doc])*
-        pub(crate) fn $name$(<$f: $bound>)?($($arg: $t),*) {
+        pub(crate) fn $name$(<$($f: $bound),+>)?($($arg: $t),*) {
             #[inline(always)]
-            fn body$(<$f: $bound>)?($($arg: $t),*) $body
+            fn body$(<$($f: $bound),+>)?($($arg: $t),*) $body
 
             #[cfg(target_arch = "x86_64")]
             {
                 $crate::simd::placed! { $section
                 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
-                fn avx512$(<$f: $bound>)?($($arg: $t),*) {
+                fn avx512$(<$($f: $bound),+>)?($($arg: $t),*) {
                     body($($arg),*);
                 } }
                 $crate::simd::placed! { $section
                 #[target_feature(enable = "avx2,fma")]
-                fn avx2$(<$f: $bound>)?($($arg: $t),*) {
+                fn avx2$(<$($f: $bound),+>)?($($arg: $t),*) {
                     body($($arg),*);
                 } }
                 if is_x86_feature_detected!("avx512f")
@@ -103,17 +105,17 @@ impl<F: F2> F1 for Right<F> {
 }
 
 /// Goes over the numbers of the shorter operand and what belongs to each: as many neighbouring numbers
-/// of the longer operand and of the result.
+/// of the longer operand, which is what results are computed from, and of the result.
 #[inline(always)]
-pub(crate) fn repeated<Y>(
-    long: &[f32],
+pub(crate) fn repeated<S: Source, Y>(
+    long: S,
     short: &[f32],
     y: &mut [Y],
-    mut f: impl FnMut(f32, &[f32], &mut [Y]),
+    mut f: impl FnMut(f32, S, &mut [Y]),
 ) {
     let n = run(short, y);
-    for ((&s, long), y) in short.iter().zip(long.chunks(n)).zip(y.chunks_mut(n)) {
-        f(s, long, y);
+    for (i, (&s, y)) in short.iter().zip(y.chunks_mut(n)).enumerate() {
+        f(s, long.from(i * n).first(y.len()), y);
     }
 }
 
@@ -130,11 +132,73 @@ impl<F: Fn(f32, f32) -> f32 + Copy> F2 for F {
     }
 }
 
-/// `y[i] = f(x[i])`, within a loop that is compiled for each extension.
-#[inline(always)]
-pub(crate) fn each<F: F1>(f: F, x: &[f32], y: &mut [f32]) {
-    for (y, &x) in y.iter_mut().zip(x) {
-        *y = f.call(x);
+/// What results are computed from: a slice of their length, or the numbers in whose place they are written.
+pub(crate) trait Source: Copy {
+    /// Those from here on.
+    fn from(self, start: usize) -> Self;
+    /// The first of them.
+    fn first(self, n: usize) -> Self;
+    /// Block i, in whose place y is.
+    fn block<const N: usize>(self, i: usize, y: &[f32; N]) -> [f32; N];
+    /// The last numbers, if they are still there when others of y are written.
+    fn last<const N: usize>(&self) -> Option<&[f32; N]>;
+    /// `y[i] = f(x[i])`, within a loop that is compiled for each extension.
+    fn each<F: F1>(self, f: F, y: &mut [f32]);
+}
+
+impl Source for &[f32] {
+    #[inline(always)]
+    fn from(self, start: usize) -> Self {
+        &self[start..]
+    }
+    #[inline(always)]
+    fn first(self, n: usize) -> Self {
+        &self[..n]
+    }
+    #[inline(always)]
+    fn block<const N: usize>(self, i: usize, _: &[f32; N]) -> [f32; N] {
+        let block = &self.as_chunks::<N>().0[i];
+        prefetch_ahead(block);
+        *block
+    }
+    #[inline(always)]
+    fn last<const N: usize>(&self) -> Option<&[f32; N]> {
+        self.last_chunk()
+    }
+    #[inline(always)]
+    fn each<F: F1>(self, f: F, y: &mut [f32]) {
+        for (y, &x) in y.iter_mut().zip(self) {
+            *y = f.call(x);
+        }
+    }
+}
+
+/// The numbers that are overwritten.
+#[derive(Clone, Copy)]
+pub(crate) struct Own;
+
+impl Source for Own {
+    #[inline(always)]
+    fn from(self, _: usize) -> Own {
+        Own
+    }
+    #[inline(always)]
+    fn first(self, _: usize) -> Own {
+        Own
+    }
+    #[inline(always)]
+    fn block<const N: usize>(self, _: usize, y: &[f32; N]) -> [f32; N] {
+        *y
+    }
+    #[inline(always)]
+    fn last<const N: usize>(&self) -> Option<&[f32; N]> {
+        None
+    }
+    #[inline(always)]
+    fn each<F: F1>(self, f: F, y: &mut [f32]) {
+        for y in y {
+            *y = f.call(*y);
+        }
     }
 }
 
@@ -161,8 +225,8 @@ macro_rules! loops {
     ($($section:ident)?) => {
         $crate::simd::multiversion! { $($section)?
             /// `y[i] = f(x[i])`.
-            fn map1<F: F1>(f: F, x: &[f32], y: &mut [f32]) {
-                each(f, x, y);
+            fn map1<F: F1, S: Source>(f: F, x: S, y: &mut [f32]) {
+                x.each(f, y);
             }
         }
 
@@ -172,6 +236,11 @@ macro_rules! loops {
                     *y = f.call(a, b);
                 }
             }
+        }
+
+        /// `y[i] = f(y[i], b[i])`; of a shorter operand, each number belongs to as many neighbours.
+        pub(crate) fn overwrite<F: F2>(f: F, y: &mut [f32], b: &[f32]) {
+            repeated(Own, b, y, |b, own, y| map1(Right(f, b), own, y));
         }
 
         /// `y[i] = f(a[i], b[i])`; of a shorter operand, each number belongs to as many neighbours.
@@ -189,7 +258,7 @@ macro_rules! loops {
 
 /// The loops of the PA operations and of what else may not multiply.
 pub(crate) mod pam {
-    use super::{F1, F2, F3, Left, Right, each, repeated};
+    use super::{F1, F2, F3, Left, Own, Right, Source, repeated};
 
     loops!(pam);
 
@@ -205,7 +274,7 @@ pub(crate) mod pam {
 
 /// The loops of all other operations.
 pub(crate) mod native {
-    use super::{F1, F2, Left, Right, each, repeated};
+    use super::{F1, F2, Left, Own, Right, Source, repeated};
 
     loops!();
 }

@@ -6,7 +6,7 @@ use pam_kernels::audit::{KernelAudit, Kind, SECTION, audit_file, audit_self};
 use pam_kernels::choice::{Comparison, compare, select};
 use pam_kernels::compound::{Compound, compute};
 use pam_kernels::contract::{Arithmetic, Matrices, matmul, matmul_grad_a};
-use pam_kernels::elementwise::{Binary, Ternary, Unary, binary, ternary, unary};
+use pam_kernels::elementwise::{Binary, Ternary, Unary, binary, overwrite, ternary, unary};
 use pam_kernels::random::fill_uniform;
 use pam_kernels::reduce::{Product, Reduction, reduce, sum_products};
 use std::hint::black_box;
@@ -98,6 +98,7 @@ fn use_kernels() {
         Binary::PaLog2Grad,
     ] {
         binary(op, &a, &y, &mut z);
+        overwrite(op, &mut z, &a[..64]);
     }
     for op in [Ternary::PaMulGrad(0), Ternary::PaDivGradA(0), Ternary::PaDivGradB(0)] {
         ternary(op, &a, &a, &z, &mut y);

@@ -2,7 +2,7 @@
 
 use pam_kernels::choice::{Comparison, compare, select};
 use pam_kernels::compound::{Compound, compute};
-use pam_kernels::elementwise::{Binary, Unary, binary, unary};
+use pam_kernels::elementwise::{Binary, Unary, binary, overwrite, unary};
 use pam_kernels::pa;
 use pam_kernels::reduce::{Product, Reduction, reduce_rows, sum_products};
 use proptest::prelude::*;
@@ -231,10 +231,16 @@ proptest! {
 
     #[test]
     fn a_shorter_operand_is_repeated(
-        row in 1usize..90, rows in 1usize..9, seed in any::<u64>(), tame in any::<bool>(),
+        row in 1usize..300, rows in 1usize..9, seed in any::<u64>(), tame in any::<bool>(),
+        vanishing in any::<bool>(), wild in 0usize..2000,
     ) {
         let n = row * rows;
-        let (a, b) = (numbers(n, seed, tame), numbers(rows, !seed, tame));
+        let (mut a, b) = (numbers(n, seed, tame), numbers(rows, !seed, tame));
+        if vanishing {
+            vanish(&mut a, 7);
+        }
+        let some = wild.min(n)..(wild + 5).min(n);
+        a[some.clone()].copy_from_slice(&numbers(some.len(), seed ^ 5, false));
         let wide: Vec<f32> = b.iter().flat_map(|&b| std::iter::repeat_n(b, row)).collect();
         let (mut y, mut z) = (vec![0.0; n], vec![0.0; n]);
         let bits = |y: &[f32]| {
@@ -248,6 +254,9 @@ proptest! {
             binary(op, &a, &b, &mut y);
             binary(op, &a, &wide, &mut z);
             prop_assert_eq!(bits(&y), bits(&z), "{:?} on the right", op);
+            z.copy_from_slice(&a);
+            overwrite(op, &mut z, &b);
+            prop_assert_eq!(bits(&y), bits(&z), "{:?} in place", op);
             binary(op, &b, &a, &mut y);
             binary(op, &wide, &a, &mut z);
             prop_assert_eq!(bits(&y), bits(&z), "{:?} on the left", op);

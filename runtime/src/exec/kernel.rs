@@ -123,6 +123,20 @@ impl Kernel {
         }
     }
 
+    /// Whether it can write its results in place of its first operand, where the second one has fewer numbers.
+    pub fn overwrites(&self) -> bool {
+        matches!(self, Kernel::Binary(_))
+    }
+
+    /// Computes a tile in place of the first operand.
+    ///
+    /// # Panics
+    /// Where it cannot.
+    pub fn overwrite(&self, out: &mut [u8], by: &[u8]) {
+        let Kernel::Binary(op) = self else { panic!("{self:?} overwrites nothing") };
+        elementwise::overwrite(*op, of_mut(out), of(by));
+    }
+
     /// Computes a tile.
     pub fn compute(&self, args: [&[u8]; 3], out: &mut [u8]) {
         let [a, b, c] = args;

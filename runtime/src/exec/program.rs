@@ -109,7 +109,7 @@ pub enum Action {
         /// To there.
         to: Reg,
     },
-    /// Computes.
+    /// Computes; in place of its first operand, where that is the result's register.
     Compute {
         /// What.
         function: Function,

@@ -186,7 +186,10 @@ impl<'m> Tile<'_, 'm> {
             }
             Action::Compute { kernel, args, to, .. } => self.write(*to, |tile, out| {
                 let arg = |i: usize| args[i].map_or(&[][..], |r| tile.get(r));
-                kernel.compute([arg(0), arg(1), arg(2)], out);
+                match args[0] == Some(*to) {
+                    true => kernel.overwrite(out, arg(1)),
+                    false => kernel.compute([arg(0), arg(1), arg(2)], out),
+                }
             }),
             Action::Reduce { reduction, from, by, to } => self.write(*to, |tile, out| {
                 let row = tile.program.row;

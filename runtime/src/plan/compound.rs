@@ -125,7 +125,7 @@ fn users(operations: &[Operation]) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exec::program::{Action, Compound, Format, Program};
+    use crate::exec::program::{Action, Compound, Format, Program, Reg};
     use crate::host::pointwise::{Function, Immediate};
     use crate::host::strided::Strided;
     use crate::plan::draft::Read;
