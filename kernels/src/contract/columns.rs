@@ -1,6 +1,7 @@
 //! Where the right operand of a product comes from.
 
 use super::tile::{TILE_COLUMNS, TILE_ROWS};
+use crate::simd::multiversion;
 use std::ops::Range;
 
 /// A `[k, n]` matrix that can be copied out block by block.
@@ -93,14 +94,16 @@ fn lines<const N: usize>(
     }
 }
 
+multiversion! { pam
 /// Lays out rows that are dense, of whole squares.
 fn squares(
     source: &[f32],
     row: usize,
-    [rows, columns]: [usize; 2],
+    size: [usize; 2],
     stride: usize,
     out: &mut [f32],
 ) {
+    let [rows, columns] = size;
     if rows == 0 || columns == 0 {
         return;
     }
@@ -119,6 +122,7 @@ fn squares(
             }
         }
     }
+}
 }
 
 /// Transposes a square.
