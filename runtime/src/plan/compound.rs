@@ -214,11 +214,13 @@ mod tests {
         let sum = s.0.reduce(Reduction::Sum, last);
         let quotient = s.op(Op::PamDiv, &[last, sum]);
         let program = s.finish(&[quotient]);
-        let [Action::Compound(compound), Action::Compute { args, .. }] = &program.actions[..]
+        let [Action::Compound(compound), Action::Compute { args, to, .. }] = &program.actions[..]
         else {
             panic!("{:?}", program.actions);
         };
         assert_eq!(args[..2], [Some(compound.to), compound.sums]);
+        // The exponentials lie where the quotients will.
+        assert_eq!((compound.to, *to), (Reg::Out(0), Reg::Out(0)));
         // The sums are written while the operands are still read.
         let operands = compound.links.iter().filter_map(|(_, operand)| *operand);
         assert!(!operands.chain([compound.from]).any(|r| Some(r) == compound.sums));
