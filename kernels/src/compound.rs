@@ -101,8 +101,12 @@ impl Rows for PaExponentials<'_> {
 
     #[inline(always)]
     fn row(self, r: usize) -> PaExponential {
-        let [scale, bound, shift] = self.0.map(|numbers| number(numbers, r));
-        PaExponential { scale, bound, shift }
+        let [scales, bounds, shifts] = self.0;
+        PaExponential {
+            scale: number(scales, r),
+            bound: number(bounds, r),
+            shift: number(shifts, r),
+        }
     }
 }
 
