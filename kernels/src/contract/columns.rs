@@ -95,34 +95,29 @@ fn lines<const N: usize>(
 }
 
 multiversion! { pam
-/// Lays out rows that are dense, of whole squares.
-fn squares(
-    source: &[f32],
-    row: usize,
-    size: [usize; 2],
-    stride: usize,
-    out: &mut [f32],
-) {
-    let [rows, columns] = size;
-    if rows == 0 || columns == 0 {
-        return;
-    }
-    let end =
-        |lines: usize, line: usize, n: usize| (lines - 1).saturating_mul(line).saturating_add(n);
-    assert!(end(rows, row, columns) <= source.len(), "the source holds the last square");
-    assert!(end(columns, stride, rows) <= out.len(), "so does the output");
-    for left in (0..columns).step_by(LINE) {
-        for r in (0..rows).step_by(SIDE) {
-            for c in (left..(left + LINE).min(columns)).step_by(SIDE) {
-                // SAFETY: the squares before the last one lie before it, and so do those of both sides.
-                unsafe {
-                    let from = source.as_ptr().add(r * row + c);
-                    square(from, row, out.as_mut_ptr().add(c * stride + r), stride);
+    /// Lays out rows that are dense, of whole squares.
+    fn squares(source: &[f32], row: usize, size: [usize; 2], stride: usize, out: &mut [f32]) {
+        let [rows, columns] = size;
+        if rows == 0 || columns == 0 {
+            return;
+        }
+        let end = |lines: usize, line: usize, n: usize| {
+            (lines - 1).saturating_mul(line).saturating_add(n)
+        };
+        assert!(end(rows, row, columns) <= source.len(), "the source holds the last square");
+        assert!(end(columns, stride, rows) <= out.len(), "so does the output");
+        for left in (0..columns).step_by(LINE) {
+            for r in (0..rows).step_by(SIDE) {
+                for c in (left..(left + LINE).min(columns)).step_by(SIDE) {
+                    // SAFETY: the squares before the last one lie before it, and so do those of both sides.
+                    unsafe {
+                        let from = source.as_ptr().add(r * row + c);
+                        square(from, row, out.as_mut_ptr().add(c * stride + r), stride);
+                    }
                 }
             }
         }
     }
-}
 }
 
 /// Transposes a square.
@@ -145,9 +140,14 @@ fn transposed(mut rows: [[f32; SIDE]; SIDE]) -> [[f32; SIDE]; SIDE] {
     use std::arch::x86_64::{_MM_TRANSPOSE4_PS, _mm_loadu_ps, _mm_storeu_ps};
     // SAFETY: every x86-64 processor has these instructions, and a row is a vector.
     unsafe {
-        let [mut a, mut b, mut c, mut d] = rows.map(|row| _mm_loadu_ps(row.as_ptr()));
+        let mut a = _mm_loadu_ps(rows[0].as_ptr());
+        let mut b = _mm_loadu_ps(rows[1].as_ptr());
+        let mut c = _mm_loadu_ps(rows[2].as_ptr());
+        let mut d = _mm_loadu_ps(rows[3].as_ptr());
         _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
-        rows.iter_mut().zip([a, b, c, d]).for_each(|(row, x)| _mm_storeu_ps(row.as_mut_ptr(), x));
+        for (row, x) in rows.iter_mut().zip([a, b, c, d]) {
+            _mm_storeu_ps(row.as_mut_ptr(), x);
+        }
     }
     rows
 }
