@@ -77,24 +77,21 @@ impl Form {
 multiversion! { pam
     /// Gathers what a panel holds.
     fn gather(values: &[f32], facts: &mut Facts) {
-        // Sixteen of each side by side, so that the loop vectorises. Zeros wrap to large numbers.
-        let (mut smallest, mut least, mut most) = ([INF; 16], [INF; 16], [0; 16]);
-        let mut add = |lane: usize, x: f32| {
+        let (mut least, mut most) = (INF, 0);
+        for x in values {
             let m = x.to_bits() & MAGNITUDE;
-            smallest[lane] = smallest[lane].min(m.wrapping_sub(MIN));
-            least[lane] = least[lane].min(m);
-            most[lane] = most[lane].max(m);
-        };
-        let chunks = values.chunks_exact(16);
-        chunks.remainder().iter().for_each(|&x| add(0, x));
-        for chunk in chunks {
-            (0..16).for_each(|lane| add(lane, chunk[lane]));
+            least = least.min(m);
+            most = most.max(m);
         }
-        *facts = Facts {
-            smallest: smallest.into_iter().fold(INF - MIN, u32::min) + MIN,
-            largest: most.into_iter().fold(0, u32::max),
-            zero: least.into_iter().fold(INF, u32::min) < MIN,
-        };
+        *facts = Facts { smallest: least, largest: most, zero: least < MIN };
+        if facts.zero {
+            // Zeros wrap to large numbers.
+            let mut smallest = INF - MIN;
+            for x in values {
+                smallest = smallest.min((x.to_bits() & MAGNITUDE).wrapping_sub(MIN));
+            }
+            facts.smallest = smallest + MIN;
+        }
     }
 }
 
