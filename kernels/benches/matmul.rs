@@ -33,7 +33,10 @@ fn main() {
         for shape in [[2048, 768, 768], [2048, 768, 3072], [2048, 3072, 768]] {
             cases.push((shape, "auto", "normal", threads, best));
         }
-        for shape in [[64; 3], [512, 512, 16], [512, 16, 512], [16, 512, 512], [1, 1024, 1024]] {
+        let thin = [[512, 512, 16], [512, 16, 512], [16, 512, 512]];
+        let thinnest =
+            [[512, 512, 1], [512, 1, 512], [1, 512, 512], [1024, 1, 1024], [1, 1024, 1024]];
+        for shape in [[64; 3]].into_iter().chain(thin).chain(thinnest) {
             cases.push((shape, "auto", "normal", threads, best));
         }
         for form in ["exact-derivative-a", "exact-derivative-b", "native"] {

@@ -360,6 +360,18 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    /// Few rows, and a single column, are read where they lie as long as that is exact.
+    #[test]
+    fn thin_shapes(few in 1usize..6, many in prop_oneof![1usize..70, 480usize..560], k in 1usize..530,
+                   a in 0usize..5, b in 0usize..5, t: bool, upright: bool, whole: bool) {
+        let shape = if upright { [many, 1, k] } else { [few, many, k] };
+        let mantissa = if whole { 23 } else { 7 };
+        on_each_isa(|| check(shape, [a, b], 0, mantissa, t));
+    }
+}
+
 fn conv_reference(s: &ConvShape, x: &[f32], w: &[f32]) -> Vec<f32> {
     let [h, v] = [s.spatial[0], s.spatial[1]];
     let mut out = Vec::new();

@@ -8,6 +8,11 @@ use std::ops::Range;
 pub(crate) trait Columns: Sync {
     /// Writes rows `k` and columns `n` to `out`, row after row at a distance of `stride`.
     fn copy(&self, k: Range<usize>, n: Range<usize>, stride: usize, out: &mut [f32]);
+
+    /// The matrix as it lies in memory, if it does.
+    fn strided(&self) -> Option<Strided<'_>> {
+        None
+    }
 }
 
 /// A strided matrix.
@@ -29,6 +34,11 @@ impl Strided<'_> {
     pub(crate) fn skip(self, rows: usize) -> Self {
         Strided { offset: self.offset + rows * self.row, ..self }
     }
+
+    /// Its transpose.
+    pub(crate) fn turned(self) -> Self {
+        Strided { row: self.col, col: self.row, ..self }
+    }
 }
 
 impl Columns for Strided<'_> {
@@ -36,6 +46,10 @@ impl Columns for Strided<'_> {
         let first = self.offset + k.start * self.row + n.start * self.col;
         let source = self.data.get(first..).unwrap_or_default();
         interleave(source, [self.col, self.row], [n.len(), k.len()], stride, out);
+    }
+
+    fn strided(&self) -> Option<Strided<'_>> {
+        Some(*self)
     }
 }
 

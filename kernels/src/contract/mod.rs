@@ -130,6 +130,12 @@ fn product(
     right: &impl Columns,
     out: Out,
 ) {
+    if let (Arithmetic::Pa { .. }, 1, 2.., true, Some(column)) =
+        (arithmetic, n, m, out.is_column(), right.strided())
+    {
+        // One column wastes the width of vectors: the same as a row, as a product is the same from both sides.
+        return product(pool, arithmetic, [1, m, k], column.turned(), &left.turned(), out);
+    }
     let threads = pool.map_or(1, Pool::threads);
     let work = m.saturating_mul(n).saturating_mul(k.max(1));
     let parts = threads.min(work / GRAIN + 1);

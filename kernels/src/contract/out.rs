@@ -30,6 +30,11 @@ impl Out {
         Out { base: out.as_mut_ptr(), row: per, per, stride }
     }
 
+    /// Whether its elements follow each other if it has one column.
+    pub(crate) fn is_column(&self) -> bool {
+        self.row == 1 && self.per == usize::MAX
+    }
+
     /// The same from a later element on.
     ///
     /// # Safety

@@ -4,6 +4,7 @@
 mod avx2;
 mod avx512;
 mod avx512_grad;
+mod avx512_turned;
 
 use crate::contract::facts::{Form, apart};
 use crate::contract::pack::{LeftPanel, RightPanel};
@@ -12,6 +13,8 @@ use crate::contract::tile::{Raises, TILE_COLUMNS, TILE_ROWS, Tile};
 use crate::isa::Isa;
 use crate::pa::{self, BIAS, Offset};
 use crate::simd::multiversion;
+
+pub(crate) use avx512_turned::turned;
 
 /// Repeats a block for every row of a tile; the compiler does not unroll loops around assembly, and
 /// sums that an index reaches lie in memory.
