@@ -31,48 +31,29 @@ pub(crate) fn product(
 ) {
     let bias = BIAS.wrapping_sub(offset as u32);
     let in_place = right.strided().filter(|_| mantissa >= 23);
-    let (mut rows, mut facts) = ([[0f32; K_CHUNK]; ROWS], [Facts::default(); ROWS]);
-    let (mut sums, mut failures) = ([[0f32; WIDTH]; ROWS], 0);
+    let (mut rows, mut sums, mut failures) = (Rows::default(), [[0f32; WIDTH]; ROWS], 0);
     for from in columns.clone().step_by(WIDTH) {
         let n = from..(from + WIDTH).min(columns.end);
         for start in (0..k).step_by(K_CHUNK) {
             let k = start..(start + K_CHUNK).min(k);
             let mut packed = None;
             for top in (0..m).step_by(ROWS) {
-                let count = ROWS.min(m - top);
-                for (i, row) in rows[..count].iter_mut().enumerate() {
-                    let row = &mut row[..k.len()];
-                    for (a, k) in row.iter_mut().zip(k.clone()) {
-                        *a = left.at(top + i, k);
-                    }
-                    if mantissa < 23 {
-                        narrow(row, mantissa);
-                    }
-                    gather(row, &mut facts[i]);
-                }
-                let raw = |right: Facts| {
-                    facts[..count].iter().all(|left| Form::of(*left, right, offset) == Form::Raw)
-                };
-                let sums = &mut sums[..count];
+                let sums = &mut sums[..ROWS.min(m - top)];
+                rows.read(left.skip(top), sums.len(), k.clone(), mantissa);
+                let place = [k.clone(), n.clone()];
                 let straight = in_place.filter(|_| packed.is_none() && failures < PATIENCE);
-                let found =
-                    straight.and_then(|r| in_memory(bias, &rows, r, [k.clone(), n.clone()], sums));
-                if !found.is_some_and(raw) {
+                let found = straight.and_then(|r| in_memory(bias, &rows.values, r, place, sums));
+                let raw = |left: &Facts, right| Form::of(*left, right, offset) == Form::Raw;
+                if !found
+                    .is_some_and(|right| rows.facts[..sums.len()].iter().all(|l| raw(l, right)))
+                {
                     failures += u32::from(found.is_some());
-                    let right = *packed.get_or_insert_with(|| {
-                        block.resize(k.len() * n.len(), 0.0);
-                        right.copy(k.clone(), n.clone(), n.len(), block);
-                        if mantissa < 23 {
-                            narrow(block, mantissa);
-                        }
-                        let mut facts = Facts::default();
-                        gather(block, &mut facts);
-                        facts
-                    });
-                    for ((sums, row), left) in sums.iter_mut().zip(&rows).zip(facts) {
-                        let (sums, row) = (&mut sums[..n.len()], &row[..k.len()]);
+                    let right = *packed
+                        .get_or_insert_with(|| copy(right, k.clone(), n.clone(), mantissa, block));
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        let (row, sums) = (&rows.values[i][..k.len()], &mut sums[..n.len()]);
                         sums.fill(0.0);
-                        match Form::of(left, right, offset) {
+                        match Form::of(rows.facts[i], right, offset) {
                             Form::Raw => accumulate(function::Raw(bias), row, block, sums),
                             Form::Zeros { .. } | Form::Compare => {
                                 accumulate(function::Compared(bias), row, block, sums);
@@ -90,6 +71,55 @@ pub(crate) fn product(
             }
         }
     }
+}
+
+/// A chunk of k of some rows.
+struct Rows {
+    values: [[f32; K_CHUNK]; ROWS],
+    /// What they hold.
+    facts: [Facts; ROWS],
+}
+
+impl Default for Rows {
+    fn default() -> Rows {
+        Rows { values: [[0.0; K_CHUNK]; ROWS], facts: [Facts::default(); ROWS] }
+    }
+}
+
+impl Rows {
+    /// Reads the first rows of a matrix.
+    fn read(&mut self, left: Strided<'_>, rows: usize, k: Range<usize>, mantissa: u32) {
+        for (i, (row, facts)) in self.values.iter_mut().zip(&mut self.facts).take(rows).enumerate()
+        {
+            let row = &mut row[..k.len()];
+            for (a, k) in row.iter_mut().zip(k.clone()) {
+                *a = left.at(i, k);
+            }
+            if mantissa < 23 {
+                narrow(row, mantissa);
+            }
+            gather(row, facts);
+        }
+    }
+}
+
+/// Copies a block of the right operand out; what it holds.
+fn copy(
+    right: &impl Columns,
+    k: Range<usize>,
+    n: Range<usize>,
+    mantissa: u32,
+    block: &mut Vec<f32>,
+) -> Facts {
+    block.resize(k.len() * n.len(), 0.0);
+    let width = n.len();
+    right.copy(k, n, width, block);
+    if mantissa < 23 {
+        narrow(block, mantissa);
+    }
+    let mut facts = Facts::default();
+    gather(block, &mut facts);
+    facts
 }
 
 /// The sums of raw products of rows, as many as there are sums, and of neighbouring columns, read where they lie, and
