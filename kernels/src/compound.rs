@@ -2,8 +2,8 @@
 //!
 //! The results are the bits of the operations one after the other. What lies between them stays in registers.
 
-use crate::forms::{self, BLOCK, PATIENCE, Rows, attempt};
-use crate::function::{Exp, Exp2, Forms1, Forms2, PlainMul, Scaled, maximum, moderate};
+use crate::forms::{self, BLOCK, Rows, attempt};
+use crate::function::{Exp, Exp2, Forms1, Forms2, PATIENCE, PlainMul, Scaled, maximum, moderate};
 use crate::pa::{self, BIAS, Factor, INF, magnitude};
 use crate::simd::{F1, F2, multiversion};
 

@@ -4,8 +4,8 @@
 //! by tile, so that chains of operations stay in the cache; nothing here divides work among threads.
 
 use crate::forms::pam::slowly;
-use crate::forms::{self, BLOCK, PATIENCE, attempt, by_forms};
-use crate::function::{Div, Forms2, MODERATE, Mul, Scaled, moderate};
+use crate::forms::{self, BLOCK, attempt, by_forms};
+use crate::function::{Div, Forms2, MODERATE, Mul, PATIENCE, Scaled, moderate};
 use crate::memory::prefetch_ahead;
 use crate::pa::Factor;
 use crate::simd::native::{map1, map2};

@@ -3,15 +3,13 @@
 //! What few blocks need stands in functions of its own: within the loops it would take their registers, and rows
 //! are short.
 
-use crate::function::Forms1;
+use crate::function::{Forms1, PATIENCE};
 use crate::reduce::{LANES, SUM_CHUNK, add, tree};
 use crate::simd::Source;
 use std::hint::black_box;
 
 /// Numbers of a block.
 pub(crate) const BLOCK: usize = 64;
-/// How often a form was wrong before it is no longer tried.
-pub(crate) const PATIENCE: u32 = 2;
 
 /// Computes a block by a form; whether that was right.
 macro_rules! attempt {
@@ -46,7 +44,7 @@ pub(crate) fn by_forms<F: Forms1, S: Source>(
     failures: &mut Failures,
 ) {
     let mut done = 0;
-    if failures[0] < PATIENCE {
+    if failures[0] < PATIENCE && f.applies() {
         let mut right = true;
         for (i, y) in y.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
             let x = x.block(i, y);
@@ -147,8 +145,8 @@ fn attempt_summed<F: Forms1>(f: F, x: &[f32], y: &mut [f32], sum: &mut f32) -> b
 /// What is compiled into each section.
 macro_rules! loops {
     ($($section:ident)?) => {
-        use super::{BLOCK, Failures, PATIENCE, Rows, by_forms, rest, short, summed};
-        use crate::function::Forms1;
+        use super::{BLOCK, Failures, Rows, by_forms, rest, short, summed};
+        use crate::function::{Forms1, PATIENCE};
         use crate::reduce::{self, Reduction};
         use crate::simd::{Source, multiversion};
 

@@ -68,6 +68,9 @@ functions! {
     };
 }
 
+/// How often a form was wrong before it is no longer tried.
+pub(crate) const PATIENCE: u32 = 2;
+
 /// A function of one number that is simpler for most numbers. Each form says whether it is right.
 pub(crate) trait Forms1: F1 {
     /// Whether there are such forms of this very function.

@@ -5,8 +5,7 @@ use super::columns::{Columns, Strided};
 use super::facts::{Facts, Form, gather};
 use super::out::Out;
 use super::pack::narrow;
-use crate::forms::PATIENCE;
-use crate::function;
+use crate::function::{self, PATIENCE};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{Isa, isa};
 use crate::pa::{BIAS, INF, MAGNITUDE, MIN, Offset};

@@ -2,8 +2,7 @@
 
 use super::LANES;
 use super::sums::{Products, Terms, sum_row};
-use crate::forms::PATIENCE;
-use crate::function::{Forms2, MODERATE, NativeMul, PlainMul};
+use crate::function::{Forms2, MODERATE, NativeMul, PATIENCE, PlainMul};
 use crate::pa::magnitude;
 use crate::simd::{F2, multiversion};
 use std::marker::PhantomData;
