@@ -9,7 +9,7 @@ use crate::function::{Div, Forms2, MODERATE, Mul, PATIENCE, Scaled, moderate};
 use crate::memory::prefetch_ahead;
 use crate::pa::Factor;
 use crate::simd::native::{map1, map2};
-use crate::simd::{Own, Right, Source, multiversion, native, pam, run};
+use crate::simd::{F2, Own, Right, Source, multiversion, native, pam, run};
 use crate::{function, pa};
 
 /// An operation on one slice.
@@ -124,11 +124,12 @@ pub fn unary(op: Unary, x: &[f32], y: &mut [f32]) {
 /// belongs to as many neighbouring results.
 pub fn binary(op: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
     match op {
-        Binary::PaMul(offset) if b.len() < y.len() => products(offset, a, b, y),
-        Binary::PaMul(offset) if a.len() < y.len() => products(offset, b, a, y),
+        Binary::PaMul(offset) if b.len() < y.len() => scale(Mul(offset), a, b, y),
+        // A product is the same from both sides.
+        Binary::PaMul(offset) if a.len() < y.len() => scale(Mul(offset), b, a, y),
         Binary::PaMul(0) => forms2(function::PlainMul, a, b, y),
         Binary::PaMul(offset) => pam::map2(function::Mul(offset), a, b, y),
-        Binary::PaDiv(offset) if b.len() < y.len() => quotients(offset, a, b, y),
+        Binary::PaDiv(offset) if b.len() < y.len() => scale(Div(offset), a, b, y),
         Binary::PaDiv(0) if a.len() == y.len() => {
             forms2(function::PlainDiv, a, b, y);
         }
@@ -181,29 +182,35 @@ multiversion! { pam
     }
 }
 
-multiversion! { pam
-    /// Products of x, or of y itself, by few numbers; a product is the same from both sides.
-    fn products<S: Source>(offset: pa::Offset, x: S, by: &[f32], y: &mut [f32]) {
-        let (n, failures) = (run(by, y), &mut [0, 0]);
-        for (i, (&b, y)) in by.iter().zip(y.chunks_mut(n)).enumerate() {
-            let x = x.from(i * n).first(y.len());
-            match Factor::product(b, offset) {
-                Some(factor) => by_forms(Scaled(factor), slowly, x, y, failures),
-                None => x.each(Right(Mul(offset), b), y),
-            }
-        }
+/// A product or a quotient, of which those with one number have something in common.
+pub(crate) trait Scaling: F2 {
+    /// What that is, if the number is ordinary.
+    fn factor(self, b: f32) -> Option<Factor>;
+}
+
+impl Scaling for Mul {
+    #[inline(always)]
+    fn factor(self, b: f32) -> Option<Factor> {
+        Factor::product(b, self.0)
+    }
+}
+
+impl Scaling for Div {
+    #[inline(always)]
+    fn factor(self, b: f32) -> Option<Factor> {
+        Factor::quotient(b, self.0)
     }
 }
 
 multiversion! { pam
-    /// Quotients of x, or of y itself, by few numbers.
-    fn quotients<S: Source>(offset: pa::Offset, x: S, by: &[f32], y: &mut [f32]) {
+    /// Products or quotients of x, or of y itself, by few numbers.
+    fn scale<F: Scaling, S: Source>(f: F, x: S, by: &[f32], y: &mut [f32]) {
         let (n, failures) = (run(by, y), &mut [0, 0]);
         for (i, (&b, y)) in by.iter().zip(y.chunks_mut(n)).enumerate() {
             let x = x.from(i * n).first(y.len());
-            match Factor::quotient(b, offset) {
+            match f.factor(b) {
                 Some(factor) => by_forms(Scaled(factor), slowly, x, y, failures),
-                None => x.each(Right(Div(offset), b), y),
+                None => x.each(Right(f, b), y),
             }
         }
     }
@@ -212,8 +219,8 @@ multiversion! { pam
 /// `y[i] = op(y[i], b[i])`, where the second operand is shorter by a whole factor, as in [`binary`].
 pub fn overwrite(op: Binary, y: &mut [f32], b: &[f32]) {
     match op {
-        Binary::PaMul(offset) => products(offset, Own, b, y),
-        Binary::PaDiv(offset) => quotients(offset, Own, b, y),
+        Binary::PaMul(offset) => scale(Mul(offset), Own, b, y),
+        Binary::PaDiv(offset) => scale(Div(offset), Own, b, y),
         Binary::PaExp2Grad => pam::overwrite(function::Exp2Grad, y, b),
         Binary::PaLog2Grad => pam::overwrite(function::Log2Grad, y, b),
         Binary::Add => pam::overwrite(function::Add, y, b),

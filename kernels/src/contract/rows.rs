@@ -42,26 +42,13 @@ pub(crate) fn product(
                 let place = [k.clone(), n.clone()];
                 let straight = in_place.filter(|_| packed.is_none() && failures < PATIENCE);
                 let found = straight.and_then(|r| in_memory(bias, &rows.values, r, place, sums));
-                let raw = |left: &Facts, right| Form::of(*left, right, offset) == Form::Raw;
-                if !found
-                    .is_some_and(|right| rows.facts[..sums.len()].iter().all(|l| raw(l, right)))
-                {
+                let mut left = rows.facts[..sums.len()].iter();
+                let raw = |right| left.all(|left| Form::of(*left, right, offset) == Form::Raw);
+                if !found.is_some_and(raw) {
                     failures += u32::from(found.is_some());
                     let right = *packed
                         .get_or_insert_with(|| copy(right, k.clone(), n.clone(), mantissa, block));
-                    for (i, sums) in sums.iter_mut().enumerate() {
-                        let (row, sums) = (&rows.values[i][..k.len()], &mut sums[..n.len()]);
-                        sums.fill(0.0);
-                        match Form::of(rows.facts[i], right, offset) {
-                            Form::Raw => accumulate(function::Raw(bias), row, block, sums),
-                            Form::Zeros { .. } | Form::Compare => {
-                                accumulate(function::Compared(bias), row, block, sums);
-                            }
-                            Form::Full | Form::Special => {
-                                accumulate(function::Mul(offset), row, block, sums);
-                            }
-                        }
-                    }
+                    rows.accumulate(offset, [k.len(), n.len()], (block, right), sums);
                 }
                 for (i, sums) in sums.iter().enumerate() {
                     // SAFETY: the caller hands over these rows and columns.
@@ -98,6 +85,30 @@ impl Rows {
                 narrow(row, mantissa);
             }
             gather(row, facts);
+        }
+    }
+
+    /// Their products with a block of the right operand, by the form that is exact for what each and that hold.
+    fn accumulate(
+        &self,
+        offset: Offset,
+        [depth, width]: [usize; 2],
+        (block, right): (&[f32], Facts),
+        sums: &mut [[f32; WIDTH]],
+    ) {
+        for ((sums, row), left) in sums.iter_mut().zip(&self.values).zip(self.facts) {
+            let (row, sums) = (&row[..depth], &mut sums[..width]);
+            sums.fill(0.0);
+            let bias = BIAS.wrapping_sub(offset as u32);
+            match Form::of(left, right, offset) {
+                Form::Raw => accumulate(function::Raw(bias), row, block, sums),
+                Form::Zeros { .. } | Form::Compare => {
+                    accumulate(function::Compared(bias), row, block, sums);
+                }
+                Form::Full | Form::Special => {
+                    accumulate(function::Mul(offset), row, block, sums);
+                }
+            }
         }
     }
 }
