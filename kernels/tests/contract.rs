@@ -194,6 +194,27 @@ fn at_an_end(end: i64, offset: i32) -> (Vec<f32>, Vec<f32>) {
     (a, b)
 }
 
+/// The derivative by the left operand, which that of the transposed product by its right operand must equal.
+fn derivative(
+    numbers: (i32, u32),
+    [m, n, k]: [usize; 3],
+    [a, b, delta]: [Matrices<'_>; 3],
+) -> Vec<f32> {
+    let pool = Pool::new(1).unwrap();
+    let [mut by_a, mut by_b] = [(); 2].map(|()| vec![f32::NAN; m * k]);
+    matmul_grad_a(&pool, numbers, [m, n, k], a, b, delta, &mut by_a);
+    matmul_grad_b(&pool, numbers, [n, m, k], turn(b), turn(a), turn(delta), &mut by_b);
+    for (i, &x) in by_a.iter().enumerate() {
+        let y = by_b[i % k * m + i / k];
+        assert!(same(x, y), "{i} of {m}x{n}x{k}: {x:e} {y:e}");
+    }
+    by_a
+}
+
+fn turn(x: Matrices<'_>) -> Matrices<'_> {
+    Matrices { row: x.col, col: x.row, ..x }
+}
+
 #[test]
 fn ends_of_the_range_are_exact() {
     let pool = Pool::new(1).unwrap();
@@ -213,8 +234,7 @@ fn ends_of_the_range_are_exact() {
             }
             let ones = [1.5f32; 12 * 32];
             let d = matrices(&ones, 32);
-            let mut by_a = [f32::NAN; 12];
-            matmul_grad_a(&pool, (offset, 23), [12, 32, 1], x, y, d, &mut by_a);
+            let by_a = derivative((offset, 23), [12, 32, 1], [x, y, d]);
             for (i, z) in by_a.iter().enumerate() {
                 let e = chunked(32, |j| pa::mul_grad(a[i], b[j], 1.5, offset));
                 assert!(same(*z, e), "by a {end:x} {offset:x} {i}: {z:e} {e:e}");
@@ -224,7 +244,7 @@ fn ends_of_the_range_are_exact() {
                 (0..32).map(|j| sign(j, f32::from_bits(0x007F_FFFE + j as u32 % 5))).collect();
             let large = [2f32.powi(100); 12 * 32];
             let (y, d) = (matrices(&least, 32), matrices(&large, 32));
-            matmul_grad_a(&pool, (offset, 23), [12, 32, 1], x, y, d, &mut by_a);
+            let by_a = derivative((offset, 23), [12, 32, 1], [x, y, d]);
             for (i, z) in by_a.iter().enumerate() {
                 let e = chunked(32, |j| pa::mul_grad(a[i], least[j], large[0], offset));
                 assert!(same(*z, e), "least {offset:x} {i}: {z:e} {e:e}");
@@ -336,10 +356,8 @@ proptest! {
         let d = cancelling(m * n, seed, first, spans.0, zeros.0);
         let dense = |data, row| Matrices { data, offsets: &[0], row, col: 1 };
         on_each_isa(|| {
-            let mut out = vec![0.0; m * k];
-            let pool = Pool::new(1).unwrap();
             let (a, b, d) = (dense(&a, k), dense(&b, n), dense(&d, n));
-            matmul_grad_a(&pool, (offset, 23), [m, n, k], a, b, d, &mut out);
+            let out = derivative((offset, 23), [m, n, k], [a, b, d]);
             for (i, &x) in out.iter().enumerate() {
                 let (r, c) = (i / k, i % k);
                 let expected = chunked(n, |j| {

@@ -1,10 +1,10 @@
 //! The exact derivatives of matrix products: contractions of three operands.
 //!
-//! Both are `out[i, j] = Σ_r mul_grad(own[i, j], right[r, j], delta[i, r])`, the derivative by the
-//! right operand with rows and columns exchanged. `own` is fixed for an output element and gives a
-//! mantissa, `right` and `delta` are packed like the operands of a product.
+//! Both are `out[i, j] = Σ_r product(own[i, j], left[i, r], right[r, j])`, where `left` and `right` are packed like
+//! the operands of a product: one of them is the gradient, the other one is what the derivative's slopes come
+//! from, whose exponents a mantissa of `own` may raise by one. `own` is fixed for an output element.
 
-use super::columns::{Columns, Strided, interleave};
+use super::columns::{Columns, Strided};
 use super::facts::{Facts, Form};
 use super::out::Out;
 use super::pack::{Extras, LeftPanel, RightPanel, narrow};
@@ -41,7 +41,7 @@ pub fn matmul_grad_a(
     delta: Matrices<'_>,
     out: &mut [f32],
 ) {
-    grad(pool, numbers, [m, k, n], [a, transposed(b), delta], false, out);
+    grad(pool, numbers, [m, k, n], a, [delta, transposed(b)], Slopes::Right, out);
 }
 
 /// `grad[k, n] = Σ_m mul_grad(b[k, n], a[m, k], delta[m, n])`, m in the order of all contractions.
@@ -57,37 +57,46 @@ pub fn matmul_grad_b(
     delta: Matrices<'_>,
     out: &mut [f32],
 ) {
-    grad(pool, numbers, [n, k, m], [transposed(b), a, transposed(delta)], true, out);
+    grad(pool, numbers, [k, n, m], b, [transposed(a), delta], Slopes::Left, out);
 }
 
 fn transposed(x: Matrices<'_>) -> Matrices<'_> {
     Matrices { row: x.col, col: x.row, ..x }
 }
 
-/// The contraction, its output with rows and columns exchanged where `across` says so.
+/// Which operand the slopes come from; the other one is the gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slopes {
+    /// They do for the derivative by the right operand.
+    Left,
+    /// They do for the derivative by the left operand.
+    Right,
+}
+
+/// The contraction over `n`.
 fn grad(
     pool: &Pool,
     numbers: (Offset, u32),
     [rows, columns, n]: [usize; 3],
-    operands: [Matrices<'_>; 3],
-    across: bool,
+    own: Matrices<'_>,
+    [left, right]: [Matrices<'_>; 2],
+    slopes: Slopes,
     out: &mut [f32],
 ) {
-    let [own, right, delta] = operands;
     let batch = own.offsets.len();
     let size = rows * columns;
     assert_eq!(out.len(), batch * size, "the output is dense");
-    assert!(right.offsets.len() == batch && delta.offsets.len() == batch, "one batch for all");
+    assert!(right.offsets.len() == batch && left.offsets.len() == batch, "one batch for all");
     if out.is_empty() || n == 0 {
         return out.fill(0.0);
     }
     own.check("the operand", rows, columns);
-    right.check("the other operand", n, columns);
-    delta.check("the gradient", rows, n);
+    left.check("what is left of the others", rows, n);
+    right.check("what is right of them", n, columns);
     let work = size.saturating_mul(n.max(1));
     let parts = if batch >= pool.threads() { 1 } else { pool.threads().min(work / GRAIN + 1) };
     let by_rows = rows >= 2 * TILE_ROWS * parts || rows >= columns;
-    let base = Out::dense(out, if across { rows } else { columns });
+    let base = Out::dense(out, columns);
     pool.each(batch * parts, &|task| {
         let (matrix, part) = (task / parts, task % parts);
         let whole = (0..rows, 0..columns);
@@ -103,8 +112,9 @@ fn grad(
             block(
                 numbers,
                 (rows, columns, n),
-                operands.map(|x| x.at(matrix)),
-                (base.skip(matrix * size), across),
+                own.at(matrix),
+                (left.at(matrix), right.at(matrix), slopes),
+                base.skip(matrix * size),
             );
         }
     });
@@ -125,69 +135,55 @@ thread_local! {
 /// # Safety
 /// The rows and columns must belong to the output, and no other thread may use them.
 unsafe fn block(
-    (offset, mantissa): (Offset, u32),
+    numbers: (Offset, u32),
     (rows, columns, n): (Range<usize>, Range<usize>, usize),
-    [own, right, delta]: [Strided<'_>; 3],
-    (out, across): (Out, bool),
+    own: Strided<'_>,
+    (left, right, slopes): (Strided<'_>, Strided<'_>, Slopes),
+    out: Out,
 ) {
-    let [mut sums, mut turned]: [Tile; 2] = [[0.0; TILE_ROWS * TILE_COLUMNS]; 2];
-    let place = |i: &Range<usize>, j: &Range<usize>| {
-        let (i, j) = (i.clone(), j.clone());
-        if across { (j, i) } else { (i, j) }
-    };
-    let fetch = |i: &Range<usize>, j: &Range<usize>| {
-        let (lines, line) = place(i, j);
-        out.fetch(lines, line.start);
-    };
-    let mut store = |i: &Range<usize>, j: &Range<usize>, sums: &Tile, add: bool| {
-        let (lines, line) = place(i, j);
-        let (values, stride) = if across {
-            interleave(sums, [TILE_COLUMNS, 1], [i.len(), j.len()], TILE_ROWS, &mut turned);
-            (&turned, TILE_ROWS)
-        } else {
-            (sums, TILE_COLUMNS)
-        };
-        // SAFETY: the caller hands over these rows and columns.
-        unsafe { out.store_rows(lines, line.start, values, stride, line.len(), add) };
-    };
+    let mut sums: Tile = [0.0; TILE_ROWS * TILE_COLUMNS];
     let mut tile_of_own = Own::default();
+    let (offset, mantissa) = numbers;
+    // The gradient keeps its mantissas.
+    let mantissas = match slopes {
+        Slopes::Left => [mantissa, 23],
+        Slopes::Right => [23, mantissa],
+    };
     // Asked once, since panels are prepared for what reads them.
-    let isa = isa();
+    let kind = Kind { slopes, offset, isa: isa() };
     WORKSPACE.with_borrow_mut(|w| {
         for from in columns.clone().step_by(BLOCK_COLUMNS) {
             let to = (from + BLOCK_COLUMNS).min(columns.end);
             for start in (0..n).step_by(K_CHUNK) {
                 let chunk = start..(start + K_CHUNK).min(n);
-                w.right.pack(&right, chunk.clone(), from..to, mantissa);
+                w.right.pack(&right, chunk.clone(), from..to, mantissas[1]);
                 let all = w.right.all();
                 for first in rows.clone().step_by(BLOCK_ROWS) {
                     let block = first..(first + BLOCK_ROWS).min(rows.end);
-                    w.left.pack(delta, block.clone(), chunk.clone(), (0, 23), |facts| {
-                        extras(facts, all, offset, isa)
+                    w.left.pack(left, block.clone(), chunk.clone(), (0, mantissas[0]), |facts| {
+                        kind.extras(facts, all)
                     });
                     #[cfg(target_arch = "x86_64")]
-                    if isa >= Isa::Avx2 && offset == 0 {
-                        let delta = w.left.all();
-                        w.right.prepare(false, |right| StandIn::slope(delta, slopes(right, 0)));
+                    if kind.isa >= Isa::Avx2 {
+                        let left = w.left.all();
+                        w.right.prepare(false, |right| kind.right(left, right));
                     }
                     for (p, j) in (from..to).step_by(TILE_COLUMNS).enumerate() {
                         let j = j..(j + TILE_COLUMNS).min(to);
                         for (q, i) in block.clone().step_by(TILE_ROWS).enumerate() {
                             let i = i..(i + TILE_ROWS).min(block.end);
                             let shape = [i.len(), j.len()];
-                            tile_of_own.read(&own, i.clone(), j.clone(), (offset, mantissa));
+                            tile_of_own.read(&own, i.clone(), j.clone(), numbers);
                             if start > 0 {
-                                fetch(&i, &j);
+                                out.fetch(i.clone(), j.start);
                             }
-                            tile(
-                                &tile_of_own,
-                                (&w.left, q),
-                                (&w.right, p),
-                                shape,
-                                (offset, isa),
-                                &mut sums,
-                            );
-                            store(&i, &j, &sums, start > 0);
+                            let operands = ((&w.left, q), (&w.right, p));
+                            tile(&tile_of_own, operands, shape, kind, &mut sums);
+                            let (first, width) = (j.start, j.len());
+                            // SAFETY: the caller hands over these rows and columns.
+                            unsafe {
+                                out.store_rows(i, first, &sums, TILE_COLUMNS, width, start > 0);
+                            }
                         }
                     }
                 }
@@ -256,79 +252,130 @@ multiversion! { pam
     }
 }
 
-/// What the slopes are like that derivatives by a panel's partners have. A slope may be out of range, and is
-/// then no number.
-fn slopes(right: Facts, offset: Offset) -> Facts {
-    let [smallest, largest] = [right.smallest, right.largest].map(i64::from);
+/// What the slopes are like that come from a panel. A slope may be out of range, and is then no number.
+fn slopes_of(panel: Facts, offset: Offset) -> Facts {
+    let [smallest, largest] = [panel.smallest, panel.largest].map(i64::from);
     let lowest = (smallest + i64::from(offset.min(0))) & !MANTISSA;
     let highest = (largest + MANTISSA + i64::from(offset.max(0))) & !MANTISSA;
     // What is not finite stays so.
     let highest = if largest >= INF { INF } else { highest };
-    Facts { smallest: lowest as u32, largest: highest as u32, zero: right.zero }
+    Facts { smallest: lowest as u32, largest: highest as u32, zero: panel.zero }
 }
 
-/// What the micro-kernels for products need that are exact here.
-fn form(delta: Facts, slopes: Facts) -> Form {
-    match Form::of(delta, slopes, 0) {
-        form if form < Form::Full && i64::from(slopes.smallest) < MIN => Form::Compare,
-        form => form,
+/// What the bits of powers of two are multiples of.
+const POWER: u32 = 1 << 23;
+
+/// What is the same for all tiles.
+#[derive(Clone, Copy)]
+struct Kind {
+    slopes: Slopes,
+    offset: Offset,
+    isa: Isa,
+}
+
+impl Kind {
+    /// What is multiplied, from what the panels hold.
+    fn factors(self, left: Facts, right: Facts) -> (Facts, Facts) {
+        match self.slopes {
+            Slopes::Left => (slopes_of(left, self.offset), right),
+            Slopes::Right => (left, slopes_of(right, self.offset)),
+        }
     }
-}
 
-/// What is read of a panel of the gradient.
-fn extras(delta: Facts, right: Facts, offset: Offset, isa: Isa) -> Extras {
-    let slopes = slopes(right, offset);
-    let form = form(delta, slopes);
-    let tiles = isa >= Isa::Avx2 && form < Form::Compare;
-    let stand_in = StandIn::left(delta, slopes, 0).filter(|_| tiles);
-    let zeros = right.zero || delta.zero && stand_in.is_none();
-    Extras { floors: zeros || form >= Form::Compare, parts: false, masks: false, stand_in }
+    /// What the micro-kernels for products need that are exact here.
+    fn form(self, left: Facts, right: Facts) -> Form {
+        let (left, right) = self.factors(left, right);
+        let slopes = if self.slopes == Slopes::Left { left } else { right };
+        match Form::of(left, right, 0) {
+            form if form < Form::Full && i64::from(slopes.smallest) < MIN => Form::Compare,
+            form => form,
+        }
+    }
+
+    /// What is read of a panel of the left operand.
+    fn extras(self, left: Facts, right: Facts) -> Extras {
+        let stand_in = self.left(left, right);
+        let compare = self.form(left, right) >= Form::Compare || left.zero && stand_in.is_none();
+        Extras {
+            floors: (compare && self.slopes == Slopes::Right).then_some(POWER),
+            parts: compare && self.slopes == Slopes::Left,
+            peaks: false,
+            masks: false,
+            stand_in,
+        }
+    }
+
+    /// What is in the place of zeros of the left operand.
+    fn left(self, left: Facts, right: Facts) -> Option<StandIn> {
+        let (left, right) = self.usual(left, right)?;
+        StandIn::left(left, right, 0, self.step(Slopes::Left)?)
+    }
+
+    /// What is in the place of zeros of the right operand.
+    #[cfg(target_arch = "x86_64")]
+    fn right(self, left: Facts, right: Facts) -> Option<StandIn> {
+        let (left, right) = self.usual(left, right)?;
+        StandIn::right(left, right, 0, self.step(Slopes::Right)?)
+    }
+
+    /// The factors for micro-kernels, where nothing is out of range.
+    fn usual(self, left: Facts, right: Facts) -> Option<(Facts, Facts)> {
+        let usual = self.isa >= Isa::Avx2 && self.form(left, right) < Form::Compare;
+        usual.then(|| self.factors(left, right))
+    }
+
+    /// What something in the place of this operand's zeros is a multiple of. A slope is a power of two, which a
+    /// mantissa leaves as it is, and an offset would not.
+    fn step(self, operand: Slopes) -> Option<u32> {
+        if self.slopes == operand { (self.offset == 0).then_some(POWER) } else { Some(1) }
+    }
 }
 
 fn tile(
     own: &Own,
-    (left, q): (&LeftPanel, usize),
-    (right, p): (&RightPanel, usize),
+    ((left, q), (right, p)): ((&LeftPanel, usize), (&RightPanel, usize)),
     shape: [usize; 2],
-    (offset, isa): (Offset, Isa),
+    kind: Kind,
     out: &mut Tile,
 ) {
-    let b = right.panel(p);
     #[cfg(target_arch = "x86_64")]
-    if isa >= Isa::Avx2 {
-        let (delta, slopes) = (left.facts[q], slopes(right.facts[p], offset));
-        let (stand_in, slope) = (left.stand_in(q), right.stand_in(p));
-        let floors = match form(delta, slopes) {
-            Form::Full | Form::Special => {
-                return special(&own.values, left.sums(q), b, offset, out);
+    if kind.isa >= Isa::Avx2 {
+        let stand_ins = [left.stand_in(q), right.stand_in(p)];
+        let form = kind.form(left.facts[q], right.facts[p]).filled(stand_ins);
+        if form < Form::Full {
+            let numbers = (form, kind.slopes, kind.isa);
+            crate::x86::grad_tile(&own.raises, (left, q), right.panel(p), (shape, numbers), out);
+            if let [Some(StandIn { least, .. }), _] | [_, Some(StandIn { least, .. })] = stand_ins {
+                settle(out, least);
             }
-            Form::Compare => true,
-            _ => delta.zero && stand_in.is_none() || slopes.zero && slope.is_none(),
-        };
-        let floors = floors.then(|| left.floors(q));
-        crate::x86::grad_tile(&own.raises, (left.sums(q), floors), b, (shape, isa), out);
-        if let Some(StandIn { least, .. }) = stand_in.or(slope) {
-            settle(out, least);
+            // A derivative by NaN is NaN, whatever the micro-kernel made of it.
+            if own.nan {
+                let nan = own.values.iter().zip(out).filter(|(a, _)| a.is_nan());
+                nan.for_each(|(_, o)| *o = f32::NAN);
+            }
+            return;
         }
-        // A derivative by NaN is NaN, whatever the micro-kernel made of it.
-        if own.nan {
-            let nan = own.values.iter().zip(out).filter(|(a, _)| a.is_nan());
-            nan.for_each(|(_, o)| *o = f32::NAN);
-        }
-        return;
     }
-    special(&own.values, left.sums(q), b, offset, out);
+    special(&own.values, left.sums(q), right.panel(p), kind.slopes, kind.offset, out);
 }
 
 multiversion! { pam
     /// The specification itself.
-    fn special(own: &Tile, sums: &[i32], right: &[f32], offset: Offset, out: &mut Tile) {
+    fn special(
+        own: &Tile,
+        sums: &[i32],
+        right: &[f32],
+        slopes: Slopes,
+        offset: Offset,
+        out: &mut Tile,
+    ) {
         out.fill(0.0);
-        for (sums, b) in sums.chunks_exact(TILE_ROWS).zip(right.chunks_exact(TILE_COLUMNS)) {
+        for (sums, right) in sums.chunks_exact(TILE_ROWS).zip(right.chunks_exact(TILE_COLUMNS)) {
             let rows = out.chunks_exact_mut(TILE_COLUMNS).zip(own.chunks_exact(TILE_COLUMNS));
             for ((out, own), &sum) in rows.zip(sums) {
-                let delta = f32::from_bits((sum as u32).wrapping_add(BIAS as u32));
-                for ((o, &a), &b) in out.iter_mut().zip(own).zip(b) {
+                let x = f32::from_bits((sum as u32).wrapping_add(BIAS as u32));
+                for ((o, &a), &y) in out.iter_mut().zip(own).zip(right) {
+                    let (b, delta) = if slopes == Slopes::Left { (x, y) } else { (y, x) };
                     *o += pa::mul_grad(a, b, delta, offset);
                 }
             }

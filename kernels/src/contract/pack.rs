@@ -16,6 +16,8 @@ use std::ops::Range;
 
 /// Numbers in a cache line.
 const LINE: usize = 16;
+/// Less than all magnitudes less the bias, whatever mantissa and offset are added to it.
+const NEVER: i32 = -0x6000_0000;
 
 /// Panels of the right operand: `[panel][k][TILE_COLUMNS]`, missing columns filled with ones.
 #[derive(Default)]
@@ -151,21 +153,23 @@ multiversion! { pam
 }
 
 multiversion! { pam
-    /// The magnitudes which the right operand must reach.
-    fn floors(values: &[f32], bias: u32, floors: &mut [i32]) {
+    /// The magnitudes which the right operand must reach, rounded up to multiples of a power of two.
+    fn floors(values: &[f32], bias: u32, step: u32, floors: &mut [i32]) {
+        let rest = step - 1;
         for (x, floor) in values.iter().zip(floors) {
             let m = x.to_bits() & MAGNITUDE;
-            let reach = (bias + MIN).saturating_sub(m).max(MIN) as i32;
+            let reach = (((bias + MIN).saturating_sub(m).max(MIN) + rest) & !rest) as i32;
             *floor = if m < MIN { i32::MAX } else { reach };
         }
     }
 }
 
 multiversion! { pam
-    /// Magnitudes less the bias.
+    /// Magnitudes less the bias; zeros have none.
     fn sizes(values: &[f32], bias: u32, sizes: &mut [i32]) {
         for (x, size) in values.iter().zip(sizes) {
-            *size = (x.to_bits() & MAGNITUDE).wrapping_sub(bias) as i32;
+            let m = x.to_bits() & MAGNITUDE;
+            *size = if m < MIN { NEVER } else { m.wrapping_sub(bias) as i32 };
         }
     }
 }
@@ -197,10 +201,12 @@ multiversion! { pam
 /// What a micro-kernel reads of the left operand besides the sums.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extras {
-    /// The least magnitudes of the right operand.
-    pub floors: bool,
-    /// Magnitudes and signs apart, and the largest magnitudes for each k.
+    /// The least magnitudes of the right operand, rounded up to multiples of this.
+    pub floors: Option<u32>,
+    /// Magnitudes and signs apart.
     pub parts: bool,
+    /// The largest magnitudes for each k.
+    pub peaks: bool,
     /// Which are zeros.
     pub masks: bool,
     /// What is in the place of zeros, or nothing.
@@ -212,11 +218,12 @@ impl Extras {
     /// such. A single one of them may ask for a cheaper form.
     pub(crate) fn of(left: Facts, right: Facts, offset: Offset) -> Extras {
         let form = Form::of(left, right, offset);
-        let stand_in = StandIn::left(left, right, offset);
+        let stand_in = StandIn::left(left, right, offset, 1);
         let zeros = Form::Zeros { left: true, right: true };
         Extras {
-            floors: form >= zeros && stand_in.is_none(),
+            floors: (form >= zeros && stand_in.is_none()).then_some(1),
             parts: form >= Form::Full,
+            peaks: form >= Form::Full,
             masks: left.zero && stand_in.is_none(),
             stand_in,
         }
@@ -257,13 +264,13 @@ impl LeftPanel {
         &self.floors[self.place(q)]
     }
 
-    /// Magnitudes less the bias, where products may overflow.
+    /// Magnitudes less the bias, and less than all of them for zeros.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn sizes(&self, q: usize) -> &[i32] {
         &self.sizes[self.place(q)]
     }
 
-    /// Sign bits, where products may overflow.
+    /// Sign bits.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn signs(&self, q: usize) -> &[i32] {
         &self.signs[self.place(q)]
@@ -332,15 +339,17 @@ impl LeftPanel {
                 Some(StandIn { bits, .. }) => sums_with(panel, bias, facts.smallest, bits, to),
                 None => sums(panel, bias, to),
             }
-            if extras.floors {
+            if let Some(step) = extras.floors {
                 self.floors.resize(panels * size, 0);
-                floors(panel, bias, &mut self.floors[place.clone()]);
+                floors(panel, bias, step, &mut self.floors[place.clone()]);
             }
             if extras.parts {
                 self.sizes.resize(panels * size, 0);
                 self.signs.resize(panels * size, 0);
                 sizes(panel, bias, &mut self.sizes[place.clone()]);
                 signs(panel, &mut self.signs[place.clone()]);
+            }
+            if extras.peaks {
                 self.peaks.resize(panels * self.depth, 0);
                 peaks(panel, &mut self.peaks[q * self.depth..][..self.depth]);
             }

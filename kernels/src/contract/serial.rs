@@ -108,7 +108,7 @@ fn tiled(
                 // AVX-512 masks by registers, which costs nothing.
                 if isa == Isa::Avx2 {
                     let left = w.left.all();
-                    w.right.prepare(true, |right| StandIn::right(left, right, offset));
+                    w.right.prepare(true, |right| StandIn::right(left, right, offset, 1));
                 }
                 for (p, j) in (from..to).step_by(TILE_COLUMNS).enumerate() {
                     let width = TILE_COLUMNS.min(to - j);

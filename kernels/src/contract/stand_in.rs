@@ -34,30 +34,21 @@ pub(crate) struct StandIn {
 
 impl StandIn {
     /// For zeros of a panel of the left operand, where products with the right one neither underflow nor
-    /// overflow.
-    pub(crate) fn left(left: Facts, right: Facts, offset: Offset) -> Option<StandIn> {
+    /// overflow. The bits are a multiple of the step, a power of two.
+    pub(crate) fn left(left: Facts, right: Facts, offset: Offset, step: u32) -> Option<StandIn> {
         if !matches!(Form::of(left, right, offset), Form::Zeros { left: true, .. }) {
             return None;
         }
-        let (sum, least) = sums(left, right, right.range(), offset)?;
-        Some(StandIn { bits: sum.wrapping_sub(right.smallest), least })
+        let (sum, least) = sums(left, right, right.range() + step - 1, offset)?;
+        // Less the bias they may be negative.
+        let bits = sum.wrapping_sub(right.smallest).wrapping_add(step - 1) & !(step - 1);
+        Some(StandIn { bits, least })
     }
 
-    /// For zeros of a panel of the right operand, where the left one has none.
+    /// For zeros of a panel of the right operand, where the left one has none. The bits are a multiple of the step, a
+    /// power of two.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn right(left: Facts, right: Facts, offset: Offset) -> Option<StandIn> {
-        StandIn::stepped(left, right, offset, 1)
-    }
-
-    /// The same for operands whose magnitudes become slopes, powers of two; what stands for them has to be one.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn slope(delta: Facts, slopes: Facts) -> Option<StandIn> {
-        StandIn::stepped(delta, slopes, 0, 1 << 23)
-    }
-
-    /// For zeros of the right operand, with bits that are a multiple of the step.
-    #[cfg(target_arch = "x86_64")]
-    fn stepped(left: Facts, right: Facts, offset: Offset, step: u32) -> Option<StandIn> {
+    pub(crate) fn right(left: Facts, right: Facts, offset: Offset, step: u32) -> Option<StandIn> {
         if Form::of(left, right, offset) != (Form::Zeros { left: false, right: true }) {
             return None;
         }
@@ -122,7 +113,7 @@ multiversion! { pam
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
-    use super::StandIn;
+    use super::{BIAS, StandIn};
     use crate::contract::facts::Facts;
 
     fn facts(smallest: f32, largest: f32, zero: bool) -> Facts {
@@ -134,12 +125,15 @@ mod tests {
         let weights = facts(1e-6, 0.3, false);
         for (smallest, largest) in [(1e-5, 8.0), (1e-9, 1e-3), (1e-12, 1e-5)] {
             let dropped = facts(smallest, largest, true);
-            assert!(StandIn::left(dropped, weights, 0).is_some(), "{smallest}");
-            assert!(StandIn::right(weights, dropped, 0).is_some(), "{smallest}");
+            assert!(StandIn::left(dropped, weights, 0, 1).is_some(), "{smallest}");
+            assert!(StandIn::right(weights, dropped, 0, 1).is_some(), "{smallest}");
         }
-        let slopes = facts(0.125, 4.0, true);
-        let slope = StandIn::slope(weights, slopes).unwrap();
-        assert!(slope.bits.is_multiple_of(1 << 23) && slope.bits < slopes.smallest);
+        let (slopes, power) = (facts(0.125, 4.0, true), 1 << 23);
+        let slope = StandIn::right(weights, slopes, 0, power).unwrap();
+        assert!(slope.bits.is_multiple_of(power) && slope.bits < slopes.smallest);
+        let slope = StandIn::left(slopes, weights, 0, power).unwrap();
+        assert!(slope.bits.is_multiple_of(power));
+        assert!(slope.bits.wrapping_add(BIAS) < slopes.smallest);
     }
 
     #[test]
@@ -147,14 +141,16 @@ mod tests {
         let (weights, zeros) = (facts(1e-6, 0.3, false), facts(1e-6, 0.3, true));
         // One of two zeros that meet is masked, and there is nothing to replace without any.
         assert!(
-            StandIn::right(zeros, zeros, 0).is_none() && StandIn::left(zeros, zeros, 0).is_some()
+            StandIn::right(zeros, zeros, 0, 1).is_none()
+                && StandIn::left(zeros, zeros, 0, 1).is_some()
         );
-        assert!(StandIn::left(weights, weights, 0).is_none());
+        assert!(StandIn::left(weights, weights, 0, 1).is_none());
         // Underflow, overflow, and partners of which some are too small beside others.
         for other in [facts(1e-35, 1.0, true), facts(1.0, 1e38, true), facts(1e-20, 1e20, true)] {
             let far = facts(1e-20, 1e20, false);
             assert!(
-                StandIn::left(other, far, 0).is_none() && StandIn::right(far, other, 0).is_none()
+                StandIn::left(other, far, 0, 1).is_none()
+                    && StandIn::right(far, other, 0, 1).is_none()
             );
         }
     }

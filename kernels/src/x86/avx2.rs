@@ -8,6 +8,7 @@
 
 use super::unrolled;
 use crate::contract::tile::{Raises, TILE_COLUMNS, TILE_ROWS, Tile};
+use crate::pa::BIAS;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
@@ -28,7 +29,7 @@ const NEVER: i32 = -0x4000_0000;
 /// Declares a kernel by what it adds to a sum: `at` counts the left operand's numbers, `sum` is what
 /// is added to the bits of `b`, and `place` is where the sum lies in the tile.
 macro_rules! kernel {
-    ($(#[$doc:meta])* $name:ident ($($arg:ident: $t:ty),*)
+    ($(#[$doc:meta])* $name:ident $([$more:ident])? ($($arg:ident: $t:ty),*)
      |$at:ident, $sum:ident, $b:ident, $place:ident| $product:expr) => {
         $(#[$doc])*
         ///
@@ -36,7 +37,7 @@ macro_rules! kernel {
         /// The processor must have AVX2.
         #[target_feature(enable = "avx2")]
         #[cfg_attr(target_os = "linux", unsafe(link_section = "pam_text"))]
-        pub(crate) unsafe fn $name<const R: usize, const H: usize>(
+        pub(crate) unsafe fn $name<const R: usize, const H: usize $(, const $more: bool)?>(
             sums: &[i32],
             $($arg: $t,)*
             right: &[f32],
@@ -93,34 +94,42 @@ kernel! {
         // SAFETY: both are as long as the magnitudes.
         let (sign_a, floor) = unsafe { (broadcast(signs, at), broadcast(floors, at)) };
         let infinity = _mm256_set1_epi32(0x7F80_0000);
-        let sign = _mm256_andnot_si256(_mm256_set1_epi32(MAGNITUDE), b);
         // What underflows wraps to a large number, which the floor masks.
         let product = _mm256_min_epu32(_mm256_add_epi32(size_a, size(b)), infinity);
-        let product = _mm256_or_si256(product, _mm256_xor_si256(sign_a, sign));
+        let product = _mm256_or_si256(product, _mm256_xor_si256(sign_a, sign(b)));
         _mm256_andnot_si256(_mm256_cmpgt_epi32(floor, size(b)), product)
     }
 }
 
 kernel! {
-    /// Sums of products with slopes, the exact derivatives; none is zero or out of range.
-    grad_raw(raises: &Raises) |_at, delta, b, place| {
+    /// Sums of products with slopes, the exact derivatives; none is zero or out of range. The slopes come from the left
+    /// operand if `LEFT`, and else from the right one.
+    grad_raw[LEFT](raises: &Raises) |_at, sum, b, place| {
         // SAFETY: the place lies in the tile.
-        let raised = _mm256_add_epi32(b, unsafe { raise(raises, place) });
-        _mm256_add_epi32(_mm256_and_si256(raised, _mm256_set1_epi32(EXPONENT)), delta)
+        slope_product::<LEFT>(sum, b, unsafe { raise(raises, place) })
     }
 }
 
 kernel! {
-    /// The same with zeros and underflow.
-    grad_compare(raises: &Raises, floors: &[i32]) |at, delta, b, place| {
-        // SAFETY: `floors` is as long as the sums, and the place lies in the tile.
-        let (floor, raise) = unsafe { (broadcast(floors, at), raise(raises, place)) };
-        let zero = _mm256_set1_epi32(NEVER);
-        let sizes = _mm256_blendv_epi8(zero, size(b), normal(b));
+    /// The same with zeros in the right operand.
+    grad_masked[LEFT](raises: &Raises) |_at, sum, b, place| {
+        // SAFETY: as above.
+        let product = slope_product::<LEFT>(sum, b, unsafe { raise(raises, place) });
+        _mm256_and_si256(product, normal(b))
+    }
+}
+
+kernel! {
+    /// The same with zeros and underflow. What is read of the left operand are the magnitudes of the slopes and their
+    /// signs, or what is added to the slopes and what they must reach.
+    grad_compare[LEFT](raises: &Raises, others: &[i32]) |at, x, b, place| {
+        // SAFETY: `others` are as many as the first numbers, and the place lies in the tile.
+        let (y, raise) = unsafe { (broadcast(others, at), raise(raises, place)) };
+        let (size, sign, floor, delta) =
+            if LEFT { (x, y, reached_by(b), b) } else { (size_or_never(b), sign(b), y, x) };
         // Negative where the slope underflows far or is zero, and then below every floor.
-        let slope = _mm256_set1_epi32(EXPONENT);
-        let slope = _mm256_and_si256(_mm256_add_epi32(sizes, raise), slope);
-        let sign = _mm256_andnot_si256(_mm256_set1_epi32(MAGNITUDE), b);
+        let sum = _mm256_add_epi32(size, raise);
+        let slope = _mm256_and_si256(sum, _mm256_set1_epi32(EXPONENT));
         let product = _mm256_xor_si256(_mm256_add_epi32(slope, delta), sign);
         _mm256_andnot_si256(_mm256_cmpgt_epi32(floor, slope), product)
     }
@@ -224,6 +233,42 @@ fn size(b: __m256i) -> __m256i {
 #[target_feature(enable = "avx2")]
 fn normal(b: __m256i) -> __m256i {
     _mm256_cmpgt_epi32(size(b), _mm256_set1_epi32(MIN - 1))
+}
+
+/// The signs' bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sign(b: __m256i) -> __m256i {
+    _mm256_andnot_si256(_mm256_set1_epi32(MAGNITUDE), b)
+}
+
+/// The magnitudes, and less than any for zeros.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn size_or_never(b: __m256i) -> __m256i {
+    _mm256_blendv_epi8(_mm256_set1_epi32(NEVER), size(b), normal(b))
+}
+
+/// What magnitudes of slopes, less the bias, must reach for products with these numbers that are not zero.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn reached_by(b: __m256i) -> __m256i {
+    let reach = _mm256_sub_epi32(_mm256_set1_epi32(MIN), size(b));
+    let reach = _mm256_max_epi32(reach, _mm256_set1_epi32(MIN - BIAS as i32));
+    // Rounded up to a power of two.
+    let up = _mm256_add_epi32(reach, _mm256_set1_epi32(!EXPONENT));
+    let reach = _mm256_and_si256(up, _mm256_set1_epi32(EXPONENT));
+    _mm256_blendv_epi8(_mm256_set1_epi32(i32::MAX), reach, normal(b))
+}
+
+/// The product of a slope and a number, one of which is the left operand, less the bias, which has no mantissa and stays
+/// out of the way.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn slope_product<const LEFT: bool>(sum: __m256i, b: __m256i, raise: __m256i) -> __m256i {
+    let (x, delta) = if LEFT { (sum, b) } else { (b, sum) };
+    let slope = _mm256_and_si256(_mm256_add_epi32(x, raise), _mm256_set1_epi32(EXPONENT));
+    _mm256_add_epi32(slope, delta)
 }
 
 /// # Safety

@@ -7,6 +7,7 @@ mod avx512_grad;
 mod avx512_turned;
 
 use crate::contract::facts::{Form, apart};
+use crate::contract::grad::Slopes;
 use crate::contract::pack::{LeftPanel, RightPanel};
 use crate::contract::stand_in::{StandIn, settle};
 use crate::contract::tile::{Raises, TILE_COLUMNS, TILE_ROWS, Tile};
@@ -23,16 +24,17 @@ macro_rules! unrolled {
 }
 use unrolled;
 
-/// Calls a function with the least `R` and `H` so that `R` rows and `H` halves of the columns hold a shape.
+/// Calls a function with the least `R` and `H` so that `R` rows and `H` halves of the columns hold a shape, and with
+/// a parameter of its own.
 macro_rules! shaped {
-    ($shape:ident, $function:ident($($arg:expr),*)) => {
+    ($shape:ident, $function:ident$([$more:literal])?($($arg:expr),*)) => {
         match ($shape[0].div_ceil(TILE_ROWS / 3), $shape[1] > TILE_COLUMNS / 2) {
-            (..=1, false) => $function::<4, 1>($($arg),*),
-            (..=1, true) => $function::<4, 2>($($arg),*),
-            (2, false) => $function::<8, 1>($($arg),*),
-            (2, true) => $function::<8, 2>($($arg),*),
-            (_, false) => $function::<TILE_ROWS, 1>($($arg),*),
-            (_, true) => $function::<TILE_ROWS, 2>($($arg),*),
+            (..=1, false) => $function::<4, 1$(, $more)?>($($arg),*),
+            (..=1, true) => $function::<4, 2$(, $more)?>($($arg),*),
+            (2, false) => $function::<8, 1$(, $more)?>($($arg),*),
+            (2, true) => $function::<8, 2$(, $more)?>($($arg),*),
+            (_, false) => $function::<TILE_ROWS, 1$(, $more)?>($($arg),*),
+            (_, true) => $function::<TILE_ROWS, 2$(, $more)?>($($arg),*),
         }
     };
 }
@@ -65,28 +67,20 @@ fn part<const R: usize, const H: usize>(
 ) {
     let b = right.panel(p);
     let sums = left.sums(q);
-    let stand_ins = (left.stand_in(q), right.stand_in(p));
+    let stand_ins = [left.stand_in(q), right.stand_in(p)];
     let facts = (left.facts[q], right.facts[p]);
     let mut form = Form::of(facts.0, facts.1, offset);
     if form == Form::Full && apart(left.peaks(q), right.peaks(p), offset) {
         form = Form::within(facts.0, facts.1, offset);
     }
-    let form = match form {
-        Form::Special => return special(sums, b, offset, out),
-        // Zeros that something stands in the place of need no care.
-        Form::Zeros { left, right } => {
-            match (left && stand_ins.0.is_none(), right && stand_ins.1.is_none()) {
-                (false, false) => Form::Raw,
-                (left, right) => Form::Zeros { left, right },
-            }
-        }
-        form => form,
-    };
+    if form == Form::Special {
+        return special(sums, b, offset, out);
+    }
     let (floors, masks) = (|| left.floors(q), || left.masks(q));
     let (sizes, signs) = (|| left.sizes(q), || left.signs(q));
     // SAFETY: the caller promises that the processor has the extension, AVX2 at least.
     unsafe {
-        match (form, isa == Isa::Avx512) {
+        match (form.filled(stand_ins), isa == Isa::Avx512) {
             (Form::Raw, true) => avx512::raw::<R, H>(sums, b, out),
             (Form::Raw, false) => avx2::raw::<R, H>(sums, b, out),
             (Form::Zeros { left: true, right: true }, true) => {
@@ -116,7 +110,7 @@ fn part<const R: usize, const H: usize>(
             }
         }
     }
-    if let (Some(StandIn { least, .. }), _) | (_, Some(StandIn { least, .. })) = stand_ins {
+    if let [Some(StandIn { least, .. }), _] | [_, Some(StandIn { least, .. })] = stand_ins {
         settle(out, least);
     }
 }
@@ -135,33 +129,52 @@ multiversion! { pam
     }
 }
 
-/// One register tile of an exact derivative, of which the first rows and columns are wanted; `floors`
-/// are needed where there are zeros or underflow.
-/// The extension is as for [`tile`].
+/// One register tile of an exact derivative, of which the first rows and columns are wanted: panel `q` of the left
+/// operand and one of the right one. The form is not [`Form::Full`] and not [`Form::Special`]; the extension is as
+/// for [`tile`].
 pub(crate) fn grad_tile(
     raises: &Raises,
-    (sums, floors): (&[i32], Option<&[i32]>),
+    left: (&LeftPanel, usize),
     right: &[f32],
-    (shape, isa): ([usize; 2], Isa),
+    (shape, numbers): ([usize; 2], (Form, Slopes, Isa)),
     out: &mut Tile,
 ) {
-    shaped!(shape, grad_part(raises, (sums, floors), right, isa, out));
+    match numbers {
+        (form, Slopes::Left, isa) => {
+            shaped!(shape, grad_part[true](raises, left, right, (form, isa), out));
+        }
+        (form, Slopes::Right, isa) => {
+            shaped!(shape, grad_part[false](raises, left, right, (form, isa), out));
+        }
+    }
 }
 
-fn grad_part<const R: usize, const H: usize>(
+/// `LEFT` says that the slopes come from the left operand.
+fn grad_part<const R: usize, const H: usize, const LEFT: bool>(
     raises: &Raises,
-    (sums, floors): (&[i32], Option<&[i32]>),
+    (left, q): (&LeftPanel, usize),
     right: &[f32],
-    isa: Isa,
+    (form, isa): (Form, Isa),
     out: &mut Tile,
 ) {
+    let sums = left.sums(q);
+    let parts = || if LEFT { [left.sizes(q), left.signs(q)] } else { [sums, left.floors(q)] };
     // SAFETY: the caller promises that the processor has the extension, AVX2 at least.
     unsafe {
-        match (floors, isa == Isa::Avx512) {
-            (None, true) => avx512_grad::raw::<R, H>(raises, sums, right, out),
-            (None, false) => avx2::grad_raw::<R, H>(sums, raises, right, out),
-            (Some(floors), true) => avx512_grad::compare::<R, H>(raises, sums, floors, right, out),
-            (Some(floors), false) => avx2::grad_compare::<R, H>(sums, raises, floors, right, out),
+        match (form, isa == Isa::Avx512) {
+            (Form::Raw, true) => avx512_grad::raw::<R, H, LEFT, false>(raises, sums, right, out),
+            (Form::Raw, false) => avx2::grad_raw::<R, H, LEFT>(sums, raises, right, out),
+            (Form::Zeros { left: false, .. }, true) => {
+                avx512_grad::raw::<R, H, LEFT, true>(raises, sums, right, out);
+            }
+            (Form::Zeros { left: false, .. }, false) => {
+                avx2::grad_masked::<R, H, LEFT>(sums, raises, right, out);
+            }
+            (_, true) => avx512_grad::compare::<R, H, LEFT>(raises, parts(), right, out),
+            (_, false) => {
+                let [first, second] = parts();
+                avx2::grad_compare::<R, H, LEFT>(first, raises, second, right, out);
+            }
         }
     }
 }
