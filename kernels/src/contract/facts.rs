@@ -1,7 +1,5 @@
 //! What operands hold, and which micro-kernel is exact for them.
 
-#[cfg(target_arch = "x86_64")]
-use super::stand_in::StandIn;
 use crate::pa::{BIAS, INF, MAGNITUDE, MIN, Offset};
 use crate::simd::multiversion;
 
@@ -70,16 +68,6 @@ impl Form {
         let underflow = u64::from(a.smallest) + u64::from(b.smallest) < bias + u64::from(MIN);
         match (a.zero, b.zero) {
             _ if underflow => Form::Compare,
-            (false, false) => Form::Raw,
-            (left, right) => Form::Zeros { left, right },
-        }
-    }
-
-    /// The same where something may stand in the place of each operand's zeros, which then need no care.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn filled(self, stand_ins: [Option<StandIn>; 2]) -> Form {
-        let Form::Zeros { left, right } = self else { return self };
-        match (left && stand_ins[0].is_none(), right && stand_ins[1].is_none()) {
             (false, false) => Form::Raw,
             (left, right) => Form::Zeros { left, right },
         }

@@ -14,7 +14,7 @@ use super::stand_in::StandIn;
 use super::stand_in::settle;
 #[cfg(target_arch = "x86_64")]
 use super::tile::Raises;
-use super::tile::{TILE_COLUMNS, TILE_ROWS, Tile};
+use super::tile::{Slopes, TILE_COLUMNS, TILE_ROWS, Tile};
 use super::{GRAIN, K_CHUNK, Matrices, cut};
 use crate::Pool;
 use crate::isa::{Isa, isa};
@@ -62,15 +62,6 @@ pub fn matmul_grad_b(
 
 fn transposed(x: Matrices<'_>) -> Matrices<'_> {
     Matrices { row: x.col, col: x.row, ..x }
-}
-
-/// Which operand the slopes come from; the other one is the gradient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Slopes {
-    /// They do for the derivative by the right operand.
-    Left,
-    /// They do for the derivative by the left operand.
-    Right,
 }
 
 /// The contraction over `n`.

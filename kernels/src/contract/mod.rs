@@ -19,7 +19,7 @@
 mod columns;
 mod conv;
 pub(crate) mod facts;
-pub(crate) mod grad;
+mod grad;
 mod out;
 pub(crate) mod pack;
 mod rows;

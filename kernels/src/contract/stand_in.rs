@@ -58,6 +58,18 @@ impl StandIn {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+impl Form {
+    /// The same where something may stand in the place of each operand's zeros, which then need no care.
+    pub(crate) fn filled(self, stand_ins: [Option<StandIn>; 2]) -> Form {
+        let Form::Zeros { left, right } = self else { return self };
+        match (left && stand_ins[0].is_none(), right && stand_ins[1].is_none()) {
+            (false, false) => Form::Raw,
+            (left, right) => Form::Zeros { left, right },
+        }
+    }
+}
+
 fn bias(offset: Offset) -> u32 {
     BIAS.wrapping_sub(offset as u32)
 }

@@ -12,3 +12,12 @@ pub(crate) type Tile = [f32; TILE_ROWS * TILE_COLUMNS];
 #[cfg(target_arch = "x86_64")]
 #[repr(align(64))]
 pub(crate) struct Raises(pub [i32; TILE_ROWS * TILE_COLUMNS]);
+
+/// Which operand of an exact derivative the slopes come from; the other one is the gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slopes {
+    /// They do for the derivative by the right operand.
+    Left,
+    /// They do for the derivative by the left operand.
+    Right,
+}

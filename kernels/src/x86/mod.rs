@@ -7,10 +7,9 @@ mod avx512_grad;
 mod avx512_turned;
 
 use crate::contract::facts::{Form, apart};
-use crate::contract::grad::Slopes;
 use crate::contract::pack::{LeftPanel, RightPanel};
 use crate::contract::stand_in::{StandIn, settle};
-use crate::contract::tile::{Raises, TILE_COLUMNS, TILE_ROWS, Tile};
+use crate::contract::tile::{Raises, Slopes, TILE_COLUMNS, TILE_ROWS, Tile};
 use crate::isa::Isa;
 use crate::pa::{self, BIAS, Offset};
 use crate::simd::multiversion;
