@@ -3,8 +3,8 @@
 use crate::args::Input;
 use crate::failure::Failure;
 use pam_ir::graph::Graph;
+use pam_ir::onnx::check::check_functions;
 use pam_ir::onnx::external::sha256_hex;
-use pam_ir::onnx::functions::check_functions;
 use pam_ir::onnx::import::{ImportOptions, ModelFile, import, recorded_nodes};
 use pam_ir::onnx::{load, tensor};
 use pam_ir::tensor::Tensor;

@@ -2,8 +2,8 @@
 
 use pam_ir::certify::{Target, certify};
 use pam_ir::graph::Graph;
+use pam_ir::onnx::check::check_functions;
 use pam_ir::onnx::export::export;
-use pam_ir::onnx::functions::check_functions;
 use pam_ir::onnx::import::{ImportOptions, ModelFile, import};
 use pam_ir::onnx::load::{decode, load};
 use pam_ir::onnx::proto::ModelProto;

@@ -4,26 +4,21 @@
 //! inputs, and PA primitives as calls of the model-local functions of `functions`, whose bodies are
 //! part of the file.
 
+use super::attribute::attr;
 use super::functions::{SUM, functions_for, helper_attributes, sum_attributes};
 use super::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
     TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
-    attribute_proto::AttributeType,
     tensor_shape_proto::{Dimension, dimension},
     type_proto,
 };
-use super::tensor;
+use super::{IR_VERSION, OPSET, tensor};
 use crate::attr::Attr;
 use crate::graph::{Graph, Node, Source, ValueId};
 use crate::op::{Level, Op};
 use crate::tensor::Tensor;
 use crate::types::Type;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-
-/// The opset of the standard domain that is written.
-pub const OPSET: i64 = 26;
-/// The IR version that goes with it.
-pub const IR_VERSION: i64 = 13;
 
 /// Writes a graph as a model.
 ///
@@ -314,45 +309,4 @@ fn static_tensor(attr: &Attr) -> Result<Tensor, String> {
             return Err(format!("an operand of kind {}", attr.kind().name()));
         }
     })
-}
-
-/// An attribute as a message.
-pub(super) fn attr(name: &str, value: &Attr) -> AttributeProto {
-    let mut a = AttributeProto { name: Some(name.to_owned()), ..AttributeProto::default() };
-    let kind = match value {
-        Attr::Int(v) => {
-            a.i = Some(*v);
-            AttributeType::Int
-        }
-        Attr::Float(v) => {
-            a.f = Some(*v);
-            AttributeType::Float
-        }
-        Attr::Str(v) => {
-            a.s = Some(v.as_bytes().to_vec());
-            AttributeType::String
-        }
-        Attr::Ints(v) => {
-            a.ints.clone_from(v);
-            AttributeType::Ints
-        }
-        Attr::Floats(v) => {
-            a.floats.clone_from(v);
-            AttributeType::Floats
-        }
-        Attr::Strs(v) => {
-            a.strings = v.iter().map(|s| s.as_bytes().to_vec()).collect();
-            AttributeType::Strings
-        }
-        Attr::Tensor(t) => {
-            a.t = Some(tensor::write("", t));
-            AttributeType::Tensor
-        }
-        Attr::Type(d) => {
-            a.i = Some(tensor::number(*d).into());
-            AttributeType::Int
-        }
-    };
-    a.r#type = Some(kind as i32);
-    a
 }

@@ -1,7 +1,8 @@
 //! A small builder of function bodies.
 
 use crate::attr::Attr;
-use crate::onnx::export::{OPSET, attr};
+use crate::onnx::OPSET;
+use crate::onnx::attribute::attr;
 use crate::onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, NodeProto, OperatorSetIdProto, TypeProto,
     ValueInfoProto, attribute_proto::AttributeType, type_proto,

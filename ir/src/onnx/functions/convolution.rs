@@ -5,7 +5,7 @@ use super::body::{Body, Name};
 use super::contraction::chunked_sum;
 use super::term::{left, product_term, right};
 use crate::attr::Attr;
-use crate::onnx::export::attr;
+use crate::onnx::attribute::attr;
 use crate::onnx::proto::FunctionProto;
 use crate::types::DType;
 

@@ -20,9 +20,8 @@ mod term;
 
 pub use helpers::{helper_attributes, sum_attributes};
 
-use super::proto::{FunctionProto, ModelProto, NodeProto};
-use crate::graph::Graph;
-use std::collections::{BTreeMap, BTreeSet};
+use super::proto::FunctionProto;
+use std::collections::BTreeSet;
 
 /// The functions of the primitives named, in the order of the names.
 pub fn functions_for(used: &BTreeSet<&str>) -> Vec<FunctionProto> {
@@ -32,7 +31,8 @@ pub fn functions_for(used: &BTreeSet<&str>) -> Vec<FunctionProto> {
 /// The function that a float `ReduceSum` is written as a call of.
 pub const SUM: &str = "sum";
 
-fn function(name: &str) -> Option<FunctionProto> {
+/// The function of a primitive.
+pub(super) fn function(name: &str) -> Option<FunctionProto> {
     Some(match name {
         "mul" => arithmetic::mul(),
         "div" => arithmetic::div(),
@@ -55,46 +55,10 @@ fn function(name: &str) -> Option<FunctionProto> {
     })
 }
 
-/// Compares what a file says of the PA primitives with what it must say: its functions of the domain
-/// `pam` with the ones above, and the attributes of its `pam` nodes, helpers included, with those
-/// that follow from the graph imported from it.
-///
-/// # Errors
-/// Every difference, one line each.
-pub fn check_functions(model: &ModelProto, graph: &Graph) -> Result<(), Vec<String>> {
-    let mut faults = Vec::new();
-    for f in model.functions.iter().filter(|f| f.domain() == "pam") {
-        if function(f.name()).as_ref() != Some(f) {
-            faults.push(format!("function pam.{} is not the canonical one", f.name()));
-        }
-    }
-    let pam = |m: &ModelProto| -> Vec<NodeProto> {
-        let nodes = m.graph.iter().flat_map(|g| &g.node);
-        nodes.filter(|n| n.domain() == "pam").cloned().collect()
-    };
-    match super::export::export(graph, model, &BTreeMap::new()) {
-        Err(e) => faults.push(e),
-        Ok(again) => {
-            let (own, expected) = (pam(model), pam(&again));
-            if own.len() != expected.len() {
-                let (n, m) = (own.len(), expected.len());
-                faults
-                    .push(format!("the graph calls {n} PA primitives outside functions, not {m}"));
-            }
-            for (a, b) in own.iter().zip(&expected) {
-                if a.attribute != b.attribute {
-                    faults.push(format!("node `{}`: helper attributes do not fit", a.name()));
-                }
-            }
-        }
-    }
-    if faults.is_empty() { Ok(()) } else { Err(faults) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::onnx::proto::GraphProto;
+    use crate::onnx::proto::{GraphProto, NodeProto};
 
     const ALL: [&str; 17] = [
         SUM,

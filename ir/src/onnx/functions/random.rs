@@ -4,7 +4,7 @@
 use super::arithmetic::BIAS;
 use super::body::{Body, Name};
 use crate::attr::Attr;
-use crate::onnx::export::attr;
+use crate::onnx::attribute::attr;
 use crate::onnx::proto::FunctionProto;
 use crate::types::DType;
 

@@ -1,7 +1,8 @@
 //! A list of nodes: order, names, and what kind of thing each node is.
 
-use super::super::error::{At, OnnxError};
+use super::super::error::OnnxError;
 use super::super::proto::{GraphProto, NodeProto};
+use super::place::{at, label};
 use super::training::{is_gradient, referred};
 use super::{Context, Importer, Names, is_standard};
 use crate::graph::ValueId;
@@ -76,42 +77,6 @@ impl Importer<'_> {
         };
         result.map_err(|reason| at(context, node, position, &reason, ""))
     }
-}
-
-/// An error at a node.
-pub(super) fn at(
-    context: &Context<'_>,
-    node: &NodeProto,
-    position: usize,
-    reason: &str,
-    remedy: &str,
-) -> OnnxError {
-    OnnxError {
-        path: context.path.to_owned(),
-        at: Some(Box::new(place(context, node, position))),
-        reason: reason.to_owned(),
-        remedy: remedy.to_owned(),
-    }
-}
-
-pub(super) fn place(context: &Context<'_>, node: &NodeProto, position: usize) -> At {
-    let domain = if is_standard(node.domain()) { "" } else { node.domain() };
-    let op = match domain {
-        "" => node.op_type().to_owned(),
-        domain => format!("{domain}::{}", node.op_type()),
-    };
-    let version = context.opsets.get(domain).copied().unwrap_or(0);
-    At { node: label(context, node, position), op, version }
-}
-
-/// The name of a node, or one made from its first output where it has none.
-pub(super) fn label(context: &Context<'_>, node: &NodeProto, position: usize) -> String {
-    let own = match (node.name(), node.output.iter().find(|o| !o.is_empty())) {
-        ("", Some(output)) => format!("{}:{output}", node.op_type()),
-        ("", None) => format!("{}#{position}", node.op_type()),
-        (name, _) => name.to_owned(),
-    };
-    format!("{}{own}", context.prefix)
 }
 
 /// The nodes of a body in topological order.

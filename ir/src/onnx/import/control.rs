@@ -7,7 +7,7 @@
 use super::super::error::OnnxError;
 use super::super::proto::{GraphProto, NodeProto};
 use super::super::tensor as tensors;
-use super::body::at;
+use super::place::at;
 use super::{Context, Importer, Names};
 use crate::attr::{Attr, Attrs};
 use crate::graph::ValueId;

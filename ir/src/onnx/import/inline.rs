@@ -2,7 +2,7 @@
 
 use super::super::error::OnnxError;
 use super::super::proto::{AttributeProto, FunctionProto, NodeProto};
-use super::body::at;
+use super::place::at;
 use super::{Context, Importer, Names, is_standard};
 use crate::graph::ValueId;
 use std::collections::{BTreeMap, HashMap};

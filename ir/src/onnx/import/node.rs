@@ -3,7 +3,8 @@
 use super::super::functions::SUM;
 use super::super::proto::{AttributeProto, NodeProto, attribute_proto::AttributeType};
 use super::super::tensor;
-use super::body::place;
+use super::draft::Draft;
+use super::place::place;
 use super::{Context, Importer, inline, is_standard, upgrade};
 use crate::attr::{Attr, AttrKind, Attrs};
 use crate::eval::evaluate;
@@ -18,14 +19,6 @@ use std::collections::BTreeMap;
 const KNOWN_FLOATS: usize = 4096;
 /// Known values of more elements than this are not kept.
 const KNOWN_ELEMENTS: usize = 1 << 22;
-
-/// A node that is about to be appended: what upgrades and translations work on.
-pub(super) struct Draft {
-    pub op: Op,
-    pub inputs: Vec<Option<ValueId>>,
-    pub attrs: Attrs,
-    pub outputs: usize,
-}
 
 impl Importer<'_> {
     /// Appends a node that is neither control flow nor a call.

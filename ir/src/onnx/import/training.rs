@@ -10,7 +10,7 @@ use super::super::proto::{
     tensor_shape_proto::{Dimension, dimension},
     type_proto,
 };
-use super::body::at;
+use super::place::at;
 use super::{Context, Importer, Names};
 use crate::graph::ValueId;
 use crate::op::Op;
@@ -131,7 +131,7 @@ impl Importer<'_> {
             inputs.push(Some(find(x)?));
         }
         let outputs: Vec<&str> = node.output.iter().map(String::as_str).collect();
-        let draft = super::node::Draft {
+        let draft = super::draft::Draft {
             op: Op::Gradient,
             inputs,
             attrs: crate::attr::Attrs::new(),

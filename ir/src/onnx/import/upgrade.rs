@@ -5,7 +5,7 @@
 //! below, with the opset in which the present form appeared.
 
 use super::Importer;
-use super::node::Draft;
+use super::draft::Draft;
 use crate::attr::{Attr, Attrs};
 use crate::graph::ValueId;
 use crate::op::{Op, normalize_axis};

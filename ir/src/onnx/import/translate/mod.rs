@@ -17,7 +17,8 @@ mod recurrent;
 mod sampling;
 mod sequence;
 
-use super::node::{Draft, attr};
+use super::draft::Draft;
+use super::node::attr;
 use super::{Context, Importer, inline, is_standard};
 use crate::attr::{Attr, Attrs};
 use crate::graph::ValueId;

@@ -14,7 +14,7 @@ use super::forward::norm_of;
 use super::{Result, Translation, optimizer};
 use crate::graph::ValueId;
 use crate::onnx::error::OnnxError;
-use crate::onnx::import::body::at;
+use crate::onnx::import::place::at;
 use crate::onnx::import::{Context, Importer, Names};
 use crate::onnx::proto::{NodeProto, ValueInfoProto};
 use crate::op::Op;
