@@ -380,7 +380,8 @@ fn interpolated_images() {
           u: f32[2,3,7,5] = Resize(x) {axes=[2], sizes=[7], mode="linear", coordinate_transformation_mode="align_corners"}
           v: f32[2,3,7,8] = Resize(u) {scales=[1.0, 1.0, 1.0, 1.6], mode="cubic"}
           w: f32[2,3,7,8] = Mul(v, t)
-          n: f32[2,3,3,3] = Resize(w) {sizes=[2, 3, 3, 3]}
+          s: f32[2,3,5,4] = Resize(w) {antialias=1, axes=[2, 3], sizes=[5, 4], mode="linear"}
+          n: f32[2,3,3,3] = Resize(s) {sizes=[2, 3, 3, 3]}
           q: f32[2,3,3,3] = Mul(n, n)
           l: f32[] = ReduceSum(q) {keepdims=0}
           d1: f32[2,3,4,5], d2: f32[2,3,7,8] = Gradient(l, x, t)

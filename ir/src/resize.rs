@@ -11,6 +11,9 @@ use crate::op::{Call, normalize_axis};
 /// The longest axis that is made: a table of neighbours and weights for each position has to fit.
 const LONGEST: usize = 1 << 22;
 
+/// The most elements that one is made of.
+const WIDEST: f32 = 4096.0;
+
 /// An axis and its new size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Axis {
@@ -129,55 +132,117 @@ pub fn axes(call: &Call<'_>, shape: &[usize]) -> Result<Vec<Axis>, String> {
     Ok(resized)
 }
 
-/// The elements that an output element is made of along one axis: 1, 2 or 4.
+/// How an output element is made of elements of the input. Where an image becomes smaller and `antialias` is set, a
+/// kernel is stretched over as many as become one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Filter {
+    Nearest,
+    /// A triangle.
+    Linear,
+    /// Keys' kernel with this parameter.
+    Cubic(f32),
+}
+
+impl Filter {
+    fn of(call: &Call<'_>) -> Result<Filter, String> {
+        match call.str("mode").unwrap_or("nearest") {
+            "nearest" => Ok(Filter::Nearest),
+            "linear" => Ok(Filter::Linear),
+            "cubic" => Ok(Filter::Cubic(call.float("cubic_coeff_a").unwrap_or(-0.75))),
+            other => Err(format!("`mode` cannot be `{other}`")),
+        }
+    }
+
+    /// Elements to one side.
+    fn reach(self) -> f32 {
+        if let Filter::Cubic(_) = self { 2.0 } else { 1.0 }
+    }
+
+    /// The weight of an element so far away.
+    fn weight(self, distance: f32) -> f32 {
+        let s = distance.abs();
+        match self {
+            Filter::Nearest => 1.0,
+            Filter::Linear => (1.0 - s).max(0.0),
+            Filter::Cubic(a) if s <= 1.0 => ((a + 2.0) * s - (a + 3.0)) * s * s + 1.0,
+            Filter::Cubic(a) if s < 2.0 => ((a * s - 5.0 * a) * s + 8.0 * a) * s - 4.0 * a,
+            Filter::Cubic(_) => 0.0,
+        }
+    }
+}
+
+/// Whether elements of the input are no mere copies.
 ///
 /// # Errors
 /// Says which mode is unknown.
-pub fn width(call: &Call<'_>) -> Result<usize, String> {
-    match call.str("mode").unwrap_or("nearest") {
-        "nearest" => Ok(1),
-        "linear" => Ok(2),
-        "cubic" => Ok(4),
-        other => Err(format!("`mode` cannot be `{other}`")),
+pub fn interpolates(call: &Call<'_>) -> Result<bool, String> {
+    Ok(Filter::of(call)? != Filter::Nearest)
+}
+
+/// The elements that an output element is made of along one axis: 1, 2 or 4, or more where `antialias` is set.
+///
+/// # Errors
+/// Says which mode is unknown, or that they are too many.
+pub fn width(call: &Call<'_>, axis: &Axis) -> Result<usize, String> {
+    let filter = Filter::of(call)?;
+    if filter == Filter::Nearest {
+        return Ok(1);
     }
+    let width = 2.0 * (1.0 - first(filter, stretch(call, axis)));
+    if width > WIDEST {
+        let Axis { input, output, .. } = axis;
+        return Err(format!("`antialias` from {input} to {output} elements is not supported"));
+    }
+    Ok(width as usize)
+}
+
+/// What distances are multiplied by.
+fn stretch(call: &Call<'_>, axis: &Axis) -> f32 {
+    let antialias = call.int("antialias").unwrap_or(0) != 0;
+    if antialias { axis.scale.min(1.0) } else { 1.0 }
+}
+
+/// The first of the elements that a filter reaches, counted from the one before a place.
+fn first(filter: Filter, stretch: f32) -> f32 {
+    (-filter.reach() / stretch).floor() + 1.0
 }
 
 /// What the output positions of an axis are made of.
 ///
 /// # Errors
-/// Says which mode is unknown or not supported.
+/// Says which mode is unknown.
 pub fn taps(call: &Call<'_>, axis: &Axis) -> Result<Taps, String> {
-    if call.int("antialias").unwrap_or(0) != 0 && axis.scale < 1.0 {
-        return Err("`antialias` is not supported".to_owned());
-    }
-    let width = width(call)?;
+    let (filter, width, stretch) = (Filter::of(call)?, width(call, axis)?, stretch(call, axis));
     let mut taps = Taps {
         places: vec![Vec::with_capacity(axis.output); width],
         weights: vec![Vec::with_capacity(axis.output); width],
         outside: Vec::with_capacity(axis.output),
     };
     let last = axis.input as f32 - 1.0;
+    let exclude = call.int("exclude_outside").unwrap_or(0) != 0;
     for position in 0..axis.output {
         let (at, outside) = place(call, axis, position as f32)?;
         taps.outside.push(outside);
-        let first = at.floor();
-        let (from, weights) = match width {
-            1 => (nearest(call, at)?, vec![1.0]),
-            2 => {
+        let (from, weights) = match filter {
+            Filter::Nearest => (nearest(call, at)?, vec![1.0]),
+            Filter::Linear if stretch == 1.0 => {
                 let at = at.clamp(0.0, last);
                 (at.floor(), vec![1.0 - (at - at.floor()), at - at.floor()])
             }
             _ => {
-                let a = call.float("cubic_coeff_a").unwrap_or(-0.75);
-                let exclude = call.int("exclude_outside").unwrap_or(0) != 0;
-                let inside = |i: usize| (0.0..=last).contains(&(first - 1.0 + i as f32));
-                let mut weights = cubic(a, at - first);
+                let from = at.floor() + first(filter, stretch);
+                let step = first(filter, stretch) - (at - at.floor());
+                let mut weights: Vec<f32> =
+                    (0..width).map(|i| filter.weight((step + i as f32) * stretch)).collect();
+                let inside = |i: usize| (0.0..=last).contains(&(from + i as f32));
                 if exclude {
-                    (0..4).filter(|&i| !inside(i)).for_each(|i| weights[i] = 0.0);
+                    (0..width).filter(|&i| !inside(i)).for_each(|i| weights[i] = 0.0);
+                }
+                if exclude || stretch < 1.0 {
                     let sum: f32 = weights.iter().sum();
                     weights.iter_mut().for_each(|w| *w /= sum);
                 }
-                (first - 1.0, weights.to_vec())
+                (from, weights)
             }
         };
         for (i, weight) in weights.into_iter().enumerate() {
@@ -242,16 +307,9 @@ fn nearest(call: &Call<'_>, at: f32) -> Result<f32, String> {
     })
 }
 
-/// Keys' kernel at a place between the second and the third of four elements.
-fn cubic(a: f32, s: f32) -> [f32; 4] {
-    let near = |s: f32| ((a + 2.0) * s - (a + 3.0)) * s * s + 1.0;
-    let far = |s: f32| ((a * s - 5.0 * a) * s + 8.0 * a) * s - 4.0 * a;
-    [far(s + 1.0), near(s), near(1.0 - s), far(2.0 - s)]
-}
-
 #[cfg(test)]
 mod tests {
-    use super::cubic;
+    use super::{Filter, axes, taps, width};
     use crate::text::parse;
     use crate::verify::verify;
 
@@ -281,10 +339,26 @@ mod tests {
     }
 
     #[test]
+    fn smaller_images_are_made_of_all_elements() {
+        let text = "graph g {\n  in x: f32[6]\n  y: f32[3] = Resize(x) {antialias=1, scales=[0.5], mode=\"linear\"}\n  out y = y\n}";
+        let graph = parse(text, &[]).unwrap();
+        let (taps, width) = graph.with_call(&graph.nodes[0], |call| {
+            let axis = axes(call, &[6]).unwrap()[0];
+            (taps(call, &axis).unwrap(), width(call, &axis).unwrap())
+        });
+        assert_eq!(width, 4);
+        // Two elements become one, and a triangle of twice their width reaches over four.
+        let middle: Vec<f32> = taps.weights.iter().map(|w| w[1]).collect();
+        assert_eq!(middle, [0.125, 0.375, 0.375, 0.125]);
+        assert_eq!(taps.places.iter().map(|p| p[0]).collect::<Vec<_>>(), [0, 0, 1, 2]);
+    }
+
+    #[test]
     fn weights_of_the_cubic_kernel_sum_to_one() {
+        let four = |a: f32, s: f32| [-1.0, 0.0, 1.0, 2.0].map(|i| Filter::Cubic(a).weight(i - s));
         for s in [0.0, 0.125, 0.5, 0.875] {
-            assert!((cubic(-0.75, s).iter().sum::<f32>() - 1.0).abs() < 1e-6);
+            assert!((four(-0.75, s).iter().sum::<f32>() - 1.0).abs() < 1e-6);
         }
-        assert_eq!(cubic(-0.5, 0.0), [0.0, 1.0, 0.0, 0.0]);
+        assert_eq!(four(-0.5, 0.0), [0.0, 1.0, 0.0, 0.0]);
     }
 }

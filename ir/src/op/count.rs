@@ -134,9 +134,10 @@ pub(super) fn lp_pool(call: &Call<'_>, outputs: &[Type]) -> u128 {
 
 /// For each axis that changes, n times as many as it interpolates; copying the nearest needs none.
 pub(super) fn resize(call: &Call<'_>, outputs: &[Type]) -> u128 {
-    let (Some(x), Ok(width @ 2..)) = (call.get(0), crate::resize::width(call)) else { return 0 };
+    let (Some(x), Ok(true)) = (call.get(0), crate::resize::interpolates(call)) else { return 0 };
     let axes = crate::resize::axes(call, &x.shape).unwrap_or_default();
-    n(outputs.first()) * width as u128 * axes.len() as u128
+    let widths = axes.iter().map(|a| crate::resize::width(call, a).unwrap_or(0) as u128);
+    n(outputs.first()) * widths.sum::<u128>()
 }
 
 /// n in training with a ratio that is not 0, else 0.

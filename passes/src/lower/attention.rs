@@ -54,15 +54,13 @@ pub fn attention(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
         lo.set(node, 3, scores)?;
     }
     let minus_infinity = lo.scalar(f32::NEG_INFINITY);
-    let causal = node.int("is_causal") == Some(1);
-    if causal {
-        let allowed = |i: usize| i % columns <= i / columns + remembered;
-        let allowed = (0..rows * columns).map(allowed).collect();
-        let allowed = lo.constant(Tensor::new([rows, columns], allowed));
+    let allowed = seen(lo, node, [batch, rows, columns], remembered)?;
+    if let Some(allowed) = allowed {
         scores = lo.select(allowed, scores, minus_infinity)?;
     }
     let mask = lo.get(node, 3)?;
     if let Some(mask) = mask {
+        let mask = lengthened(lo, mask, columns)?;
         scores = if lo.ty(mask).dtype == DType::Bool {
             lo.select(mask, scores, minus_infinity)?
         } else {
@@ -72,7 +70,7 @@ pub fn attention(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
     if shown == Some(2) {
         lo.set(node, 3, scores)?;
     }
-    let weights = if causal || mask.is_some() {
+    let weights = if allowed.is_some() || mask.is_some() {
         softmax::guarded(lo, scores, 3, 0.0)?
     } else {
         softmax::of(lo, scores, 3)?
@@ -87,6 +85,59 @@ pub fn attention(lo: &mut Lowering<'_, '_>, node: &Node) -> Result {
         y = lo.reshape(y, &[batch, rows, q_heads * width])?;
     }
     lo.set(node, 0, y)
+}
+
+/// Which keys each row may see, unless all: those before it and as near as the windows say, and no padding. Row i is at
+/// position i behind those remembered, or so that the last row is at the last key that is no padding.
+fn seen(
+    lo: &mut Lowering<'_, '_>,
+    node: &Node,
+    [batch, rows, columns]: [usize; 3],
+    remembered: usize,
+) -> Result<Option<ValueId>> {
+    let window = |name: &str| node.int(name).filter(|&n| n >= 0);
+    let (before, mut behind) = (window("left_window_size"), window("right_window_size"));
+    if node.int("is_causal") == Some(1) {
+        behind = Some(0);
+    }
+    let each =
+        (0..rows * columns).map(|i| ((i / columns.max(1)) as i64, (i % columns.max(1)) as i64));
+    // How many keys there must be before the first row, at least, for a row to see a key, and at most.
+    let least = |(i, j): (i64, i64)| behind.map_or(i64::MIN, |n| j - i - n.min(columns as i64));
+    let most = |(i, j): (i64, i64)| before.map_or(i64::MAX, |n| (j - i).saturating_add(n));
+    let Some(lengths) = lo.get(node, 6)? else {
+        if before.is_none() && behind.is_none() {
+            return Ok(None);
+        }
+        let start = remembered as i64;
+        let allowed = each.map(|at| least(at) <= start && start <= most(at)).collect();
+        return Ok(Some(lo.constant(Tensor::new([rows, columns], allowed))));
+    };
+    // As many keys as there are, less the rows.
+    let least = each.clone().map(|at| (least(at).saturating_add(rows as i64)).max(at.1 + 1));
+    let least = lo.constant(Tensor::new([rows, columns], least.collect::<Vec<i64>>()));
+    let lengths = lo.reshape(lengths, &[batch, 1, 1, 1])?;
+    let lengths = lo.cast(lengths, DType::I64)?;
+    let mut allowed = lo.op(Op::LessOrEqual, &[least, lengths], &[])?;
+    if before.is_some() {
+        let most = each.map(|at| most(at).saturating_add(rows as i64));
+        let most = lo.constant(Tensor::new([rows, columns], most.collect::<Vec<i64>>()));
+        let near = lo.op(Op::LessOrEqual, &[lengths, most], &[])?;
+        allowed = lo.op(Op::And, &[allowed, near], &[])?;
+    }
+    Ok(Some(allowed))
+}
+
+/// A mask that hides the keys for which it has no entry.
+fn lengthened(lo: &mut Lowering<'_, '_>, mask: ValueId, columns: usize) -> Result<ValueId> {
+    let mut shape = lo.shape(mask);
+    let Some(last) = shape.last_mut().filter(|n| (2..columns).contains(n)) else { return Ok(mask) };
+    *last = columns - *last;
+    let dtype = lo.ty(mask).dtype;
+    let hidden = if dtype == DType::Bool { lo.scalar(false) } else { lo.scalar(f32::NEG_INFINITY) };
+    let hidden = lo.cast(hidden, dtype)?;
+    let hidden = lo.expand(hidden, &shape)?;
+    lo.op(Op::Concat, &[mask, hidden], &[("axis", (-1i64).into())])
 }
 
 fn dims(lo: &Lowering<'_, '_>, x: ValueId) -> Result<[usize; 4]> {

@@ -186,6 +186,11 @@ const OTHERS: &[(&str, &str)] = &[
          y: f32[1,3,8] = Attention(q, k, v) {is_causal=1, kv_num_heads=1, q_num_heads=2}",
     ),
     (
+        "attention to a window without padding",
+        "in q: f32[1,2,3,4]\nin k: f32[1,2,5,4]\nin v: f32[1,2,5,4]\nin m: bool[3,4]\nin n: i64[1]\n\
+         y: f32[1,2,3,4] = Attention(q, k, v, m, _, _, n) {left_window_size=1, right_window_size=1}",
+    ),
+    (
         "rotary_embedding",
         "in x: f32[1,2,3,4]\nin c: f32[1,3,2]\nin s: f32[1,3,2]\n\
          y: f32[1,2,3,4] = RotaryEmbedding(x, c, s)",

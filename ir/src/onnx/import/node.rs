@@ -300,8 +300,10 @@ fn check_required(op: Op, attrs: &Attrs, inputs: &[Option<ValueId>]) -> Result<(
 fn static_value(kind: AttrKind, tensor: &Tensor) -> Option<Attr> {
     Some(match kind {
         AttrKind::Ints => Attr::Ints(tensor.to_i64()?),
-        AttrKind::Int => match tensor.to_i64()?.as_slice() {
-            [one] => Attr::Int(*one),
+        // Some operands may be floats that are whole numbers.
+        AttrKind::Int => match (tensor.to_i64().as_deref(), tensor.as_scalar_f64()) {
+            (Some([one]), _) => Attr::Int(*one),
+            (_, Some(x)) if x.fract() == 0.0 && x.abs() < 2f64.powi(53) => Attr::Int(x as i64),
             _ => return None,
         },
         AttrKind::Tensor => Attr::Tensor(tensor.clone()),

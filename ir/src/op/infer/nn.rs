@@ -37,7 +37,7 @@ pub(in crate::op) fn global_pool(call: &Call<'_>) -> Types {
 /// `Resize`.
 pub(in crate::op) fn resize(call: &Call<'_>) -> Types {
     let ty = call.input(0)?;
-    if crate::resize::width(call)? > 1 && !ty.dtype.is_float() {
+    if crate::resize::interpolates(call)? && !ty.dtype.is_float() {
         return Err(format!("interpolates floats, not {ty}"));
     }
     let mut shape = ty.shape.clone();

@@ -1,7 +1,8 @@
 //! Ops that the op table lacks, in terms of those it has.
 //!
 //! Training graphs hold ops of onnxruntime (`com.microsoft`, some of them in the standard domain) and of
-//! ONNX's own training domain, forward models recurrent layers, quantisation and sampling. Each is a function of
+//! ONNX's own training domain, forward models recurrent layers, quantisation, sampling and
+//! Fourier transforms. Each is a function of
 //! a few lines here that appends ops of the table, so that the rest of the compiler need not know them. The
 //! formulas are those of ONNX's docs/Operators.md and of onnxruntime's operator documentation
 //! (docs/ContribOperators.md, orttraining/core/graph/training_op_defs.cc).
@@ -16,6 +17,7 @@ mod quantization;
 mod recurrent;
 mod sampling;
 mod sequence;
+mod spectral;
 
 use super::draft::Draft;
 use super::node::attr;
@@ -49,6 +51,12 @@ const TABLE: &[(&str, &str, Rule)] = &[
     ("", "GridSample", sampling::grid_sample),
     ("", "AffineGrid", sampling::affine_grid),
     ("", "CumProd", forward::cum_prod),
+    ("", "DFT", spectral::dft),
+    ("", "STFT", spectral::stft),
+    ("", "HannWindow", spectral::hann),
+    ("", "HammingWindow", spectral::hamming),
+    ("", "BlackmanWindow", spectral::blackman),
+    ("", "MelWeightMatrix", spectral::mel),
     ("", "SwiGLU", forward::swiglu),
     ("ai.onnx.preview.training", "Adam", optimizer::adam),
     ("ai.onnx.preview.training", "Momentum", optimizer::momentum),
@@ -119,6 +127,8 @@ struct Translation<'v, 'i> {
     outputs: usize,
     /// The op's name.
     op: &'v str,
+    /// The opset.
+    version: i64,
 }
 
 impl Importer<'_> {
@@ -131,19 +141,7 @@ impl Importer<'_> {
     ) -> Option<Outputs> {
         let domain = if is_standard(node.domain()) { "" } else { node.domain() };
         let rule = rule(domain, node.op_type())?;
-        let mut attrs = BTreeMap::new();
-        for attribute in &node.attribute {
-            if let Some(given) = inline::resolve(context, attribute) {
-                match attr(given, None) {
-                    Ok(value) => attrs.insert(attribute.name().to_owned(), value),
-                    Err(e) => return Some(Err(e)),
-                };
-            }
-        }
-        let outputs = node.output.len();
-        let op = node.op_type();
-        let mut translation = Translation { importer: self, inputs, attrs, outputs, op };
-        let made = rule(&mut translation);
+        let made = Translation::new(self, context, node, inputs).and_then(|mut v| rule(&mut v));
         Some(made.inspect(|values| {
             for (value, name) in values.iter().zip(&node.output) {
                 if let (Some(value), false) = (value, name.is_empty()) {
@@ -151,6 +149,26 @@ impl Importer<'_> {
                 }
             }
         }))
+    }
+}
+
+impl<'v, 'i> Translation<'v, 'i> {
+    fn new(
+        importer: &'v mut Importer<'i>,
+        context: &Context<'_>,
+        node: &'v NodeProto,
+        inputs: &'v [Option<ValueId>],
+    ) -> Result<Self> {
+        let mut attrs = BTreeMap::new();
+        for attribute in &node.attribute {
+            if let Some(given) = inline::resolve(context, attribute) {
+                attrs.insert(attribute.name().to_owned(), attr(given, None)?);
+            }
+        }
+        let domain = if is_standard(node.domain()) { "" } else { node.domain() };
+        let version = context.opsets.get(domain).copied().unwrap_or(1);
+        let (outputs, op) = (node.output.len(), node.op_type());
+        Ok(Translation { importer, inputs, attrs, outputs, op, version })
     }
 }
 

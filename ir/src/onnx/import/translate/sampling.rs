@@ -7,12 +7,14 @@ use crate::op::Op;
 use crate::tensor::Tensor;
 use crate::types::DType;
 
-/// One axis of what is sampled.
-struct Axis {
-    /// Elements.
-    length: usize,
-    /// Where to sample, `[batch, places]`: elements are at whole numbers.
-    at: ValueId,
+/// An element that a sample is made of, along one axis, for `[batch, places]`.
+struct Tap {
+    /// Which one, kept within the axis.
+    index: ValueId,
+    /// Whether it lies within the axis.
+    inside: ValueId,
+    /// Its weight, if it is not 1.
+    share: Option<ValueId>,
 }
 
 /// `x[n, c, …]` at the places that a grid of coordinates in −1 to 1 names: the nearest element, or the neighbours
@@ -26,56 +28,36 @@ pub(super) fn grid_sample(v: &mut Translation<'_, '_>) -> Outputs {
     let count: usize = places[1..=rank].iter().product();
     let flat = v.reshape(grid, &[batch, count, rank])?;
     let coordinates = v.parts(flat, 2, rank)?;
+    let width = match v.str("mode").unwrap_or("linear") {
+        "nearest" => 1,
+        "linear" | "bilinear" => 2,
+        "cubic" | "bicubic" => 4,
+        other => return Err(format!("`mode` {other} is not supported")),
+    };
     let mut axes = Vec::new();
     // The last coordinate is that of the first axis.
     for (&length, &coordinate) in image[2..].iter().zip(coordinates.iter().rev()) {
         let coordinate = v.reshape(coordinate, &[batch, count])?;
-        let at = place(v, coordinate, length)?;
-        axes.push(Axis { length, at });
+        axes.push(taps(v, coordinate, length, width)?);
     }
     let rows = v.reshape(x, &[batch, channels, image[2..].iter().product()])?;
-    let corners = match v.str("mode").unwrap_or("linear") {
-        "nearest" => 1,
-        "linear" | "bilinear" => 1 << rank,
-        other => return Err(format!("`mode` {other} is not supported")),
-    };
     let mut sum = None;
-    for corner in 0..corners {
+    for corner in 0..usize::pow(width, rank as u32) {
         let (mut index, mut weight, mut inside) = (None, None, None);
-        for (i, axis) in axes.iter().enumerate() {
-            let (element, share) = if corners == 1 {
-                (v.op(Op::Round, &[axis.at])?, None)
-            } else {
-                let low = v.op(Op::Floor, &[axis.at])?;
-                let above = v.sub(axis.at, low)?;
-                if corner >> i & 1 == 0 {
-                    (low, Some(v.from(1.0, above)?))
-                } else {
-                    (v.shifted(low, 1.0)?, Some(above))
-                }
-            };
-            let last = v.number(axis.length as f64 - 1.0, element)?;
-            let zero = v.number(0.0, element)?;
-            let (over, under) = (
-                v.op(Op::LessOrEqual, &[element, last])?,
-                v.op(Op::GreaterOrEqual, &[element, zero])?,
-            );
-            let within = v.op(Op::And, &[over, under])?;
-            let kept = v.op(Op::Max, &[element, zero])?;
-            let kept = v.op(Op::Min, &[kept, last])?;
-            let kept = v.cast(kept, DType::I64)?;
+        for (i, (axis, &length)) in axes.iter().zip(&image[2..]).enumerate() {
+            let tap = &axis[corner / usize::pow(width, i as u32) % width];
             index = Some(match index {
-                None => kept,
+                None => tap.index,
                 Some(before) => {
-                    let line = v.scaled(before, axis.length as f64)?;
-                    v.add(line, kept)?
+                    let line = v.scaled(before, length as f64)?;
+                    v.add(line, tap.index)?
                 }
             });
             inside = Some(match inside {
-                None => within,
-                Some(before) => v.op(Op::And, &[before, within])?,
+                None => tap.inside,
+                Some(before) => v.op(Op::And, &[before, tap.inside])?,
             });
-            weight = match (weight, share) {
+            weight = match (weight, tap.share) {
                 (Some(before), Some(share)) => Some(v.mul(before, share)?),
                 (before, share) => before.or(share),
             };
@@ -102,14 +84,70 @@ pub(super) fn grid_sample(v: &mut Translation<'_, '_>) -> Outputs {
     Ok(vec![Some(v.reshape(sum.ok_or("has no axes")?, &shape)?)])
 }
 
-/// A coordinate in −1 to 1 as a position among so many elements, kept inside as the padding says.
-fn place(v: &mut Translation<'_, '_>, coordinate: ValueId, length: usize) -> Result {
+/// The elements along an axis that a coordinate in −1 to 1 is made of: one, or as many on both of its sides.
+fn taps(
+    v: &mut Translation<'_, '_>,
+    coordinate: ValueId,
+    length: usize,
+    width: usize,
+) -> Result<Vec<Tap>> {
     let n = length as f64;
-    let aligned = v.int("align_corners", 0) != 0;
     // −1 and 1 are the centres of the outermost elements, or their outer edges.
-    let half = if aligned { (n - 1.0) / 2.0 } else { n / 2.0 };
-    let scaled = v.scaled(coordinate, half)?;
-    let at = v.shifted(scaled, (n - 1.0) / 2.0)?;
+    let half = if v.int("align_corners", 0) != 0 { (n - 1.0) / 2.0 } else { n / 2.0 };
+    let at = v.scaled(coordinate, half)?;
+    let mut at = v.shifted(at, (n - 1.0) / 2.0)?;
+    if width < 4 {
+        at = padded(v, at, n)?;
+    }
+    let low = v.op(if width == 1 { Op::Round } else { Op::Floor }, &[at])?;
+    let above = v.sub(at, low)?;
+    let mut taps = Vec::new();
+    for i in 0..width {
+        let offset = i as f64 - (width as f64 / 2.0 - 1.0).max(0.0);
+        let mut element = if offset == 0.0 { low } else { v.shifted(low, offset)? };
+        let distance = match offset {
+            0.0 => above,
+            ..0.0 => v.shifted(above, -offset)?,
+            _ => v.from(offset, above)?,
+        };
+        let share = match width {
+            1 => None,
+            2 => Some(v.from(1.0, distance)?),
+            _ => {
+                // The neighbours are padded one by one.
+                element = padded(v, element, n)?;
+                Some(cubic(v, distance, matches!(i, 0 | 3))?)
+            }
+        };
+        let last = v.number(n - 1.0, element)?;
+        let zero = v.number(0.0, element)?;
+        let (over, under) =
+            (v.op(Op::LessOrEqual, &[element, last])?, v.op(Op::GreaterOrEqual, &[element, zero])?);
+        let inside = v.op(Op::And, &[over, under])?;
+        let kept = limited(v, element, 0.0, n - 1.0)?;
+        taps.push(Tap { index: v.cast(kept, DType::I64)?, inside, share });
+    }
+    Ok(taps)
+}
+
+/// Keys' kernel of parameter −¾ at a distance of at most 1, or of 1 to 2 if it is `far`.
+fn cubic(v: &mut Translation<'_, '_>, distance: ValueId, far: bool) -> Result {
+    let factors = if far { [-0.75, 3.75, -6.0, 3.0] } else { [1.25, -2.25, 0.0, 1.0] };
+    let mut y = v.scaled(distance, factors[0])?;
+    for (i, &c) in factors[1..].iter().enumerate() {
+        if c != 0.0 {
+            y = v.shifted(y, c)?;
+        }
+        if i < 2 {
+            y = v.mul(y, distance)?;
+        }
+    }
+    Ok(y)
+}
+
+/// A position among n elements, kept inside as the padding says.
+fn padded(v: &mut Translation<'_, '_>, at: ValueId, n: f64) -> Result {
+    let aligned = v.int("align_corners", 0) != 0;
     let (low, high) = if aligned { (0.0, n - 1.0) } else { (-0.5, n - 0.5) };
     match v.str("padding_mode").unwrap_or("zeros") {
         "zeros" => Ok(at),

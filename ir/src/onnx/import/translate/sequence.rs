@@ -19,7 +19,7 @@ use crate::onnx::import::{Context, Importer, Names};
 use crate::onnx::proto::{NodeProto, ValueInfoProto};
 use crate::op::Op;
 use crate::tensor::Tensor;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// The ops on sequences that ONNX has.
 pub(super) const STANDARD: [&str; 8] = [
@@ -136,10 +136,6 @@ impl Importer<'_> {
                 )
             })
         };
-        let mut attrs = BTreeMap::new();
-        for a in &node.attribute {
-            attrs.insert(a.name().to_owned(), super::attr(a, None)?);
-        }
         let op = node.op_type();
         if STANDARD.contains(&op) {
             let tensor = |i| value(i).ok().filter(|v| !self.sequences.is_known(*v));
@@ -148,7 +144,7 @@ impl Importer<'_> {
                 "SequenceConstruct" | "SequenceEmpty" | "SplitToSequence" => Vec::new(),
                 _ => sequence(self, 0)?,
             };
-            let mut v = Translation { importer: self, inputs: &inputs, attrs, outputs: 1, op };
+            let mut v = Translation::new(self, context, node, &inputs)?;
             let made = match standard(&mut v, all)? {
                 Made::Sequence(elements) => self.sequence(elements),
                 Made::Tensor(element) => element,
@@ -157,7 +153,7 @@ impl Importer<'_> {
         }
         if op == "InPlaceAccumulatorV2" {
             let (buffer, gradient, reset) = (value(0)?, value(1)?, value(2).ok());
-            let mut v = Translation { importer: self, inputs: &[], attrs, outputs: 1, op };
+            let mut v = Translation::new(self, context, node, &[])?;
             let sum = v.add(buffer, gradient)?;
             let new = match reset {
                 Some(reset) => v.select(reset, gradient, sum)?,
@@ -197,7 +193,7 @@ impl Importer<'_> {
         if own.iter().any(|s| s.len() != own[0].len()) {
             return Err("the sequences differ in length".to_owned());
         }
-        let mut v = Translation { importer: self, inputs: &[], attrs, outputs: 1, op };
+        let mut v = Translation::new(self, context, node, &[])?;
         if op == "InplaceClipGradNorm" {
             let clipped = clipped(&mut v, &own[0])?;
             let made = self.sequence(clipped);
