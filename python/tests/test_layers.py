@@ -189,11 +189,26 @@ class Clusters(nn.Module):
         return self.layer(x, torch.tensor([0, 4, 2])).output
 
 
+class Turned(nn.Module):
+    """Pairs of numbers turned by complex ones that are a buffer, as rotary embeddings have them."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("turns", torch.polar(torch.ones(3, 3), torch.randn(3, 3)))
+
+    def forward(self, x):
+        pairs = torch.view_as_complex(x.unflatten(-1, (3, 2)))
+        return torch.view_as_real(pairs * self.turns).flatten(-2) + self.turns[1, 2].abs()
+
+
 FUNCTIONS = {
+    "rotated": ((3, 6), Turned()),
     "adaptive_softmax": ((3, 6), Clusters()),
     "rrelu": ((3, 6), nn.RReLU().eval()),
     "distances": ((3, 6), Function(lambda x: torch.cdist(x, torch.tanh(x)))),
     "windows": ((3, 6), Function(lambda x: x.unfold(1, 3, 2))),
+    "spectrum": ((3, 6), Function(lambda x: torch.fft.irfft(torch.fft.rfft(x) * torch.arange(1, 5), n=6))),
+    "spectrum_of_images": ((2, 4, 4), Function(lambda x: torch.fft.fft2(x.to(torch.complex64)).abs())),
     "matrix_times_vector": ((3, 4), Function(lambda x: x.t() @ x[:, 0])),
 }
 

@@ -112,7 +112,7 @@ pub(super) fn trained(
     for (node, _) in graph.nodes.iter().zip(&needed).filter(|(_, n)| **n) {
         for (i, v) in node.inputs.iter().enumerate() {
             let Some(v) = v else { continue };
-            read[v.index()] = true;
+            read[v.index()] |= i != 2 || node.op != Op::Gemm || node.float("beta") != Some(0.0);
             fixed[v.index()] |= parametrises(node.op, i);
             weight[v.index()] |= takes_weight(graph, node, i);
         }
@@ -313,7 +313,8 @@ struct Layer {
     weight: ValueId,
 }
 
-/// For each node the layer it is, or the last one among those before it.
+/// For each node the layer it is, or the last one among those before it; for one that nothing but constants is before,
+/// like what takes biases apart, that of what reads it first.
 fn nearest_layers(graph: &Graph) -> Vec<Option<Layer>> {
     let mut layers: Vec<Option<Layer>> = Vec::with_capacity(graph.nodes.len());
     for (i, node) in graph.nodes.iter().enumerate() {
@@ -326,6 +327,23 @@ fn nearest_layers(graph: &Graph) -> Vec<Option<Layer>> {
             Some(&weight) => Some(Layer { node: i, weight }),
             None => node.inputs.iter().flatten().filter_map(before).max_by_key(|l| l.node),
         });
+    }
+    let mut constant = vec![false; graph.nodes.len()];
+    for (i, node) in graph.nodes.iter().enumerate() {
+        constant[i] = node.inputs.iter().flatten().all(|v| match graph.value(*v).source {
+            Source::Constant => true,
+            Source::Node { node, .. } => constant[node.index()],
+            _ => false,
+        });
+    }
+    for (i, reader) in graph.nodes.iter().enumerate().rev() {
+        let Some(layer) = layers[i] else { continue };
+        for before in reader.inputs.iter().flatten().filter_map(|v| graph.producer(*v)) {
+            let before = before.index();
+            if constant[before] && layers[before].is_none_or(|l| l.node > layer.node) {
+                layers[before] = Some(layer);
+            }
+        }
     }
     layers
 }

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch._decomp import get_decompositions
 
+from .complex import complex_table
 from .errors import ExportError
 from .pooling import fill, pooling_table
 from .resampling import resampling_table
@@ -205,6 +206,7 @@ def decomposition_table() -> dict:
     table[aten.replication_pad3d_backward.default] = replication_pad_backward
     table[aten._trilinear.default] = trilinear
     table[aten.mv.default] = mv
+    table.update(complex_table())
     table[aten.unfold_backward.default] = unfold_backward
     table[aten.softshrink_backward.default] = softshrink_backward
     table[aten.hardshrink_backward.default] = softshrink_backward

@@ -49,7 +49,7 @@ class Twin:
         self.targets = [_cast(v, dtype) for v in reference.targets.values()]
         self.loss_fn = reference.loss_fn
         if isinstance(self.loss_fn, torch.nn.Module):
-            self.loss_fn = copy.deepcopy(self.loss_fn).to(dtype)
+            self.loss_fn = _converted(copy.deepcopy(self.loss_fn), dtype)
         self.count = read_step(self.optimizer)
 
     def differentiate(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -150,16 +150,25 @@ def _whole_step(twin: Twin) -> dict[str, np.ndarray]:
 
 def _arrays(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
     """Copies, since the next step changes the tensors in place."""
-    return {k: v.detach().to_dense().clone().numpy() for k, v in tensors.items()}
+    # NumPy has no bfloat16.
+    wide = {k: v.float() if v.dtype is torch.bfloat16 else v for k, v in tensors.items()}
+    return {k: v.detach().to_dense().clone().numpy() for k, v in wide.items()}
 
 
 def _cast(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    if value.is_complex():
+        return value.to(dtype.to_complex())
     return value.to(dtype) if value.is_floating_point() else value
+
+
+def _converted(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """As ``Module.to``, which would drop the imaginary parts of complex buffers."""
+    return module._apply(lambda tensor: _cast(tensor, dtype))
 
 
 def _copy_pair(model, optimizer, dtype):
     """Independent copies of both; the optimizer's copy trains the model's copy."""
-    twin = copy_model(model).to(dtype)
+    twin = _converted(copy_model(model), dtype)
     groups = []
     place = dict(zip(map(id, model.parameters()), twin.parameters()))
     for group in optimizer.param_groups:
@@ -258,7 +267,8 @@ def _session(model, signature: StepSignature) -> onnxruntime.InferenceSession:
         )
     except Exception as error:
         raise VerificationError(
-            f"onnxruntime does not load the exported step: {first_line(error)} (write the operation in other operators)"
+            f"onnxruntime does not load the exported step: {first_line(error)} (write the operation in other "
+            "operators, or pass verify=False where another runtime is to run it)"
         ) from error
 
 

@@ -10,12 +10,16 @@ use super::super::tensor as tensors;
 use super::place::at;
 use super::{Context, Importer, Names};
 use crate::attr::{Attr, Attrs};
-use crate::graph::ValueId;
+use crate::graph::{Source, ValueId};
 use crate::op::{Op, normalize_axis};
 use crate::tensor::Tensor;
+use crate::types::Type;
 use std::collections::HashMap;
 
 type Values = Vec<Option<ValueId>>;
+
+/// A loop that only its condition ends may not go on for longer.
+const ROUNDS_WITHOUT_LIMIT: i64 = 10_000;
 
 impl Importer<'_> {
     pub(super) fn branch(
@@ -82,7 +86,8 @@ impl Importer<'_> {
             None => true,
             Some(v) => self.flag(v).ok_or(error("the condition depends on data"))?,
         };
-        let mut state: Values = inputs.get(2..).unwrap_or_default().to_vec();
+        self.builder.scope.name = label.to_owned();
+        let mut state = self.starts(inputs.get(2..).unwrap_or_default()).map_err(|e| error(&e))?;
         let carried = state.len();
         let condition = inputs.get(1).copied().flatten();
         let condition = condition
@@ -90,6 +95,9 @@ impl Importer<'_> {
         let mut scanned: Vec<Values> = Vec::new();
         let mut round = 0;
         while going && round < rounds {
+            if rounds == i64::MAX && round == ROUNDS_WITHOUT_LIMIT {
+                return Err(error("has no number of rounds, and its condition does not end it"));
+            }
             let prefix = format!("{label}/{round}/");
             let number = self.constant(&format!("{prefix}iteration"), Tensor::scalar(round));
             let mut given = vec![Some(number), Some(condition)];
@@ -110,7 +118,7 @@ impl Importer<'_> {
             return Err(error("it runs no round, so its scan outputs have no shape"));
         }
         self.builder.scope.name = label.to_owned();
-        let stacked = self.stack(&scanned, &vec![0; node.output.len()]).map_err(|e| error(&e))?;
+        let stacked = self.stack(&scanned, &[]).map_err(|e| error(&e))?;
         state.extend(stacked);
         Ok(state)
     }
@@ -140,7 +148,8 @@ impl Importer<'_> {
             .and_then(|n| inputs.len().checked_sub(n))
             .ok_or(error("has fewer inputs than it scans"))?;
         let (initial, sequences) = inputs.split_at(carried);
-        let mut state = initial.to_vec();
+        self.builder.scope.name = label.to_owned();
+        let mut state = self.starts(initial).map_err(|e| error(&e))?;
         let mut axes = Vec::new();
         let mut rounds = None;
         for (i, v) in sequences.iter().enumerate() {
@@ -178,13 +187,43 @@ impl Importer<'_> {
             return Err(error("it scans an empty sequence"));
         }
         let outputs = node.output.len().saturating_sub(carried);
-        if (0..outputs).any(|i| list("scan_output_directions", i) == 1) {
-            return Err(error("scan outputs in reverse are not supported"));
-        }
         self.builder.scope.name = label.to_owned();
-        let axes: Vec<i64> = (0..outputs).map(|i| list("scan_output_axes", i)).collect();
-        state.extend(self.stack(&scanned, &axes).map_err(|e| error(&e))?);
+        let backwards = |i: usize| list("scan_output_directions", i) == 1;
+        let places: Vec<(i64, bool)> =
+            (0..outputs).map(|i| (list("scan_output_axes", i), backwards(i))).collect();
+        state.extend(self.stack(&scanned, &places).map_err(|e| error(&e))?);
         Ok(state)
+    }
+
+    /// What a recurrence begins with, each in the place of [`start`](Self::start).
+    fn starts(&mut self, initial: &[Option<ValueId>]) -> Result<Values, String> {
+        let each = initial.iter().map(|v| v.map(|v| self.start(v)).transpose());
+        each.collect()
+    }
+
+    /// What a recurrence begins with. Zeros of a file are no weight of a layer like others, so they are made here.
+    pub(super) fn start(&mut self, initial: ValueId) -> Result<ValueId, String> {
+        let value = self.builder.graph().value(initial);
+        let zeros = value.source == Source::Constant
+            && value.ty.dtype.is_float()
+            && value
+                .data
+                .as_ref()
+                .and_then(Tensor::to_f64)
+                .is_some_and(|d| d.iter().all(|x| *x == 0.0));
+        if !zeros || value.ty.elements() < 2 {
+            return Ok(initial);
+        }
+        let ty = value.ty.clone();
+        self.zeros(&ty)
+    }
+
+    /// Zeros of a type.
+    pub(super) fn zeros(&mut self, ty: &Type) -> Result<ValueId, String> {
+        let zero = crate::eval::cast(&Tensor::scalar(0f32), ty.dtype);
+        let zero = self.constant("zero", zero.ok_or_else(|| format!("no zeros of {}", ty.dtype))?);
+        let attrs = Attrs::from([("shape".to_owned(), ty.shape.as_slice().into())]);
+        self.before(Op::Expand, &[Some(zero)], attrs)
     }
 
     /// Appends the body of a subgraph; its outputs.
@@ -234,12 +273,12 @@ impl Importer<'_> {
         }
     }
 
-    /// Stacks the values of each round along a new axis.
-    fn stack(&mut self, rounds: &[Values], axes: &[i64]) -> Result<Values, String> {
+    /// Stacks the values of each round along a new axis, the first one unless it is said, or in reverse.
+    fn stack(&mut self, rounds: &[Values], places: &[(i64, bool)]) -> Result<Values, String> {
         let columns = rounds.first().map_or(0, Vec::len);
         let mut stacked = Vec::new();
         for column in 0..columns {
-            let axis = axes.get(column).copied().unwrap_or(0);
+            let (axis, backwards) = places.get(column).copied().unwrap_or_default();
             let mut parts = Vec::new();
             for round in rounds {
                 if round[column].is_some_and(|v| self.sequences.is_known(v)) {
@@ -247,6 +286,9 @@ impl Importer<'_> {
                 }
                 let attrs = Attrs::from([("axes".to_owned(), Attr::Ints(vec![axis]))]);
                 parts.push(Some(self.before(Op::Unsqueeze, &[round[column]], attrs)?));
+            }
+            if backwards {
+                parts.reverse();
             }
             let attrs = Attrs::from([("axis".to_owned(), Attr::Int(axis))]);
             stacked.push(Some(self.before(Op::Concat, &parts, attrs)?));

@@ -348,10 +348,7 @@ impl Translation<'_, '_> {
 
     /// Zeros of a type.
     fn zeros(&mut self, ty: &Type) -> Result {
-        let zero = crate::eval::cast(&Tensor::scalar(0f32), ty.dtype);
-        let zero = zero.ok_or_else(|| format!("no zeros of {}", ty.dtype))?;
-        let zero = self.importer.constant("zero", zero);
-        self.op_with(Op::Expand, &[zero], &[("shape", ty.shape.as_slice().into())])
+        self.importer.zeros(ty)
     }
 
     /// The flag by which an op says that it has updated something.

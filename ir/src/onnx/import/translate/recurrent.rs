@@ -76,7 +76,10 @@ fn layer(v: &mut Translation<'_, '_>, kind: &Kind) -> Outputs {
     let mut initial = Vec::new();
     for i in 0..kind.states {
         let first = match v.given(5 + i) {
-            Some(given) => swap(v, given)?,
+            Some(given) => {
+                let given = v.importer.start(given)?;
+                swap(v, given)?
+            }
             None => v.zeros(&Type::new(v.ty(x).dtype, [directions, batch, hidden]))?,
         };
         initial.push(v.parts(first, 0, directions)?);
