@@ -43,7 +43,7 @@ pub struct Input {
     /// Models; several are linked into one step
     #[arg(required = true, value_name = "MODEL.onnx")]
     pub models: Vec<PathBuf>,
-    /// Size of a symbolic dimension
+    /// Size of a symbolic dimension; of others, `run` and `compare` take those of the inputs
     #[arg(long = "dim", value_name = "NAME=SIZE")]
     pub dims: Vec<String>,
     /// State binding: an output and the input whose next value it is

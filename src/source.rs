@@ -46,7 +46,17 @@ pub struct Tolerance {
 impl Source {
     /// Reads models.
     pub fn read(input: &Input, tolerance: Tolerance) -> Result<Source, Failure> {
+        Source::read_for(input, tolerance, &[])
+    }
+
+    /// Reads models whose symbolic dimensions are those of the values, where no size is given.
+    pub fn read_for(
+        input: &Input,
+        tolerance: Tolerance,
+        values: &[(String, Tensor)],
+    ) -> Result<Source, Failure> {
         let mut options = ImportOptions {
+            shapes: values.iter().map(|(n, t)| (n.clone(), t.shape().to_vec())).collect(),
             default_dim: tolerance.default_dim,
             keep_unknown: tolerance.unknown_ops,
             ..ImportOptions::default()

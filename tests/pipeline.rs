@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{STEPS, arrays, difference, expect, fixture, model, named};
+use common::{STEPS, arrays, difference, expect, fixture, model, named, refused};
 use pam_ir::onnx::load::load;
-use pam_ir::onnx::proto::StringStringEntryProto;
+use pam_ir::onnx::proto::{StringStringEntryProto, tensor_shape_proto::dimension, type_proto};
 use prost::Message;
 use std::path::{Path, PathBuf};
 
@@ -239,4 +239,31 @@ fn metadata_of_model_and_graph_survive() {
     let written = load(&out).unwrap();
     assert!(written.metadata_props.contains(&entry("of.model")));
     assert_eq!(written.graph.unwrap().metadata_props, [entry("of.graph")]);
+}
+
+/// Symbolic sizes are those of what is fed, if nobody says otherwise.
+#[test]
+fn inputs_say_how_large_a_batch_is() {
+    let mut source = load(&model("mlp")).unwrap();
+    for input in &mut source.graph.as_mut().unwrap().input {
+        let ty = input.r#type.as_mut().and_then(|t| t.value.as_mut());
+        let Some(type_proto::Value::TensorType(t)) = ty else { continue };
+        if let ("x" | "y", Some(first)) =
+            (input.name.as_deref().unwrap_or(""), t.shape.as_mut().and_then(|s| s.dim.first_mut()))
+        {
+            first.value = Some(dimension::Value::DimParam("batch".to_owned()));
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (path, out) = (folder.path().join("in.onnx"), folder.path().join("out.npz"));
+    std::fs::write(&path, source.encode_to_vec()).unwrap();
+    assert!(refused(strings(&[&path, &"-o", &out])).contains("dimension `batch`"));
+    let inputs = fixture("mlp/inputs.npz");
+    for command in ["run", "compare"] {
+        let mut args = strings(&[&command, &path, &"--inputs", &inputs]);
+        if command == "run" {
+            args.extend(strings(&[&"--outputs", &out]));
+        }
+        expect(0, args);
+    }
 }

@@ -124,6 +124,19 @@ fn layers_that_are_applied_twice_stay_tied() {
 }
 
 #[test]
+fn what_a_layer_takes_apart_is_tied_with_it() {
+    // A layer that is applied twice splits its biases each time; a product by 0 · c has no bias.
+    let gates = "in x: f32[2,2]\nconst w: f32[2,2] = [1.0, 2.0, 3.0, 4.0]\nconst b: f32[2,2] = [0.0, 0.0, 0.0, 0.0]\n\
+                 const v: f32[2,2] = [1.0, 2.0, 3.0, 5.0]\nconst c: f32[2] = [0.0, 0.0]\n\
+                 p: f32[1,2], q: f32[1,2] = Split(b) {axis=0, split=[1, 1]}\n\
+                 m: f32[2,2] = MatMul(x, w)\na: f32[2,2] = Add(m, p)\ng: f32[2,2] = Mul(a, q)\n\
+                 r: f32[1,2], s: f32[1,2] = Split(b) {axis=0, split=[1, 1]}\n\
+                 n: f32[2,2] = MatMul(g, w)\nd: f32[2,2] = Add(n, r)\nh: f32[2,2] = Mul(d, s)\n\
+                 y: f32[2,2] = Gemm(h, v, c) {beta=0.0}\nout y = y";
+    assert_eq!(trained(gates), ["w", "b", "v"]);
+}
+
+#[test]
 fn names_and_ties_of_exporters_are_understood() {
     // Weights that began equal are written once, with identities that bear the names of the others; one layer is
     // applied twice, and its bias differs from that of the other one.

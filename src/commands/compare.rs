@@ -11,13 +11,13 @@ use std::process::ExitCode;
 
 /// Runs both and prints the relative error of each output.
 pub fn compare(args: &Compare) -> Result<ExitCode, Failure> {
-    let source = Source::read(&args.input, Tolerance::default())?;
+    let values = input_values(args.inputs.as_ref())?;
+    let source = Source::read_for(&args.input, Tolerance::default(), &values)?;
     let path = source.path();
     if source.stated_target().is_some() {
         let reason = "is compiled already; compare its source, which can still be run natively";
         return Err(Failure::file(path, reason));
     }
-    let values = input_values(args.inputs.as_ref())?;
     let named = args.inputs.as_deref().unwrap_or(path);
     let reference = match args.engine {
         Engine::Runtime => {

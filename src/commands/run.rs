@@ -16,10 +16,10 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
     let inputs: Vec<&Path> = inputs.map(PathBuf::as_path).collect();
     let reports = report_paths(&args.report);
     check_paths(&inputs, &[&[args.outputs.as_path()], &reports[..]].concat())?;
-    let source = Source::read(&args.input, Tolerance::default())?;
+    let values = input_values(args.inputs.as_ref())?;
+    let source = Source::read_for(&args.input, Tolerance::default(), &values)?;
     let path = source.path();
     let (mut executor, target) = prepare(&source, &args.policy, &args.report, &args.device)?;
-    let values = input_values(args.inputs.as_ref())?;
     let named = args.inputs.as_deref().unwrap_or(path);
     let outputs = executor.run(&values).map_err(|e| Failure::file(named, e))?;
     npz::write(&args.outputs, &outputs)?;

@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod fused;
 mod gradients;
 mod recurrent;
 mod sequences;
@@ -130,6 +131,26 @@ fn products_run_along_an_axis() {
         let y = evaluated(nodes, &[("x", x.clone())], &["y"]);
         assert_eq!(y[0].to_f64().unwrap(), expected);
     }
+}
+
+#[test]
+fn what_is_known_decides_what_is_kept() {
+    let x = Tensor::new([2, 3], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let nodes = vec![
+        node("Shape", "x", "s", &[]),
+        node("Constant", "", "two", &[int("value_int", 2)]),
+        node("Equal", "s,two", "c", &[]),
+        node("Compress", "x,c", "y", &[int("axis", 0)]),
+        node("Compress", "x,c", "z", &[]),
+        node("NonZero", "c", "n", &[]),
+        node("NonZero", "x", "d", &[]),
+    ];
+    let found = evaluated(nodes[..6].to_vec(), &[("x", x.clone())], &["y", "z", "n"]);
+    assert_eq!(found[0], Tensor::new([1, 3], vec![1.0f32, 2.0, 3.0]));
+    assert_eq!(found[1], Tensor::vector(vec![1.0f32]));
+    assert_eq!(found[2], Tensor::new([1, 1], vec![0i64]));
+    let error = imported(nodes, &[("x", x)], &["d"]).unwrap_err().to_string();
+    assert!(error.contains("depends on data"), "{error}");
 }
 
 /// In onnxruntime's gradient of a mean, the divisor is a number of elements.

@@ -17,7 +17,7 @@ use crate::attr::Attr;
 use crate::graph::{Graph, Node, Source, ValueId};
 use crate::op::{Level, Op};
 use crate::tensor::Tensor;
-use crate::types::Type;
+use crate::types::{DType, Type};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Writes a graph as a model.
@@ -200,6 +200,14 @@ impl<'g> Writer<'g> {
         for operand in &signature.inputs {
             if operand.constant.is_some() {
                 input.push(match node.attrs.get(operand.name) {
+                    // onnxruntime wants the depth of 32-bit labels in their type.
+                    Some(Attr::Int(depth)) if node.op == Op::OneHot => {
+                        let labels = node.input(0).map(|v| self.graph.ty(v).dtype);
+                        self.operand(match (labels, i32::try_from(*depth)) {
+                            (Some(DType::I32), Ok(depth)) => Tensor::scalar(depth),
+                            _ => Tensor::scalar(*depth),
+                        })
+                    }
                     // The one static scalar that ONNX wants as a vector.
                     Some(Attr::Int(k)) if node.op == Op::TopK => {
                         self.operand(Tensor::vector(vec![*k]))

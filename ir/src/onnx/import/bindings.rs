@@ -4,6 +4,7 @@
 //! metadata, and names that differ by an affix only.
 
 use super::super::error::OnnxError;
+use super::super::proto::ModelProto;
 use super::{ImportOptions, ModelFile};
 use crate::graph::{Binding, Graph};
 use std::collections::{BTreeMap, HashMap};
@@ -11,6 +12,14 @@ use std::path::Path;
 
 /// Prefixes and suffixes that mark a new value.
 const AFFIXES: [(&str, &str); 4] = [("new.", ""), ("", "_new"), ("", "_out"), ("next_", "")];
+
+/// What the metadata of a model say: outputs, and the inputs whose next values they are.
+pub(super) fn stated(
+    model: &ModelProto,
+) -> Option<Result<BTreeMap<String, String>, serde_json::Error>> {
+    let property = model.metadata_props.iter().find(|p| p.key() == "pam.bindings")?;
+    Some(serde_json::from_str(property.value()))
+}
 
 /// Finds the bindings of a graph.
 ///
@@ -54,9 +63,8 @@ pub(super) fn find(
                 }
             }
         }
-        let properties = &file.model.metadata_props;
-        if let Some(p) = properties.iter().find(|p| p.key() == "pam.bindings") {
-            let map: BTreeMap<String, String> = serde_json::from_str(p.value()).map_err(|e| {
+        if let Some(stated) = stated(&file.model) {
+            let map = stated.map_err(|e| {
                 let reason = format!("metadata `pam.bindings` is not a JSON object of names ({e})");
                 OnnxError::file(&file.path, reason, "export it again")
             })?;

@@ -35,6 +35,7 @@ impl Importer<'_> {
             let reason = format!("initializer `{name}` is sparse");
             return Err(context.error(reason, "export dense weights"));
         }
+        self.learn_dims(graph);
         for input in &graph.input {
             let name = input.name();
             let default = defaults.remove(name);
@@ -120,9 +121,32 @@ impl Importer<'_> {
         Ok(Type::new(dtype, dims))
     }
 
+    /// Learns the sizes of symbolic dimensions from the inputs that will be fed.
+    fn learn_dims(&mut self, graph: &GraphProto) {
+        for input in &graph.input {
+            let fed = self.options.shapes.get(input.name());
+            let stated = match input.r#type.as_ref().and_then(|t| t.value.as_ref()) {
+                Some(TypeValue::TensorType(t)) => t.shape.as_ref(),
+                _ => None,
+            };
+            let (Some(fed), Some(stated)) = (fed, stated) else { continue };
+            for (axis, (d, &size)) in stated.dim.iter().zip(fed).enumerate() {
+                let name = match &d.value {
+                    Some(Dim::DimValue(_)) => continue,
+                    Some(Dim::DimParam(p)) if !p.is_empty() => p.clone(),
+                    _ => format!("{}.{axis}", input.name()),
+                };
+                self.fed_dims.entry(name).or_insert(size);
+            }
+        }
+    }
+
     fn dim(&mut self, context: &Context<'_>, input: &str, dim: &str) -> Result<usize, OnnxError> {
         if let Some(&size) = self.options.dims.get(dim) {
             self.given_dims.insert(dim.to_owned());
+            return Ok(size);
+        }
+        if let Some(&size) = self.fed_dims.get(dim) {
             return Ok(size);
         }
         let Some(size) = self.options.default_dim else {

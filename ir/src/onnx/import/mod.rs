@@ -42,6 +42,8 @@ pub struct ImportOptions {
     pub dims: BTreeMap<String, usize>,
     /// The size of symbolic dimensions that `dims` does not name; an error if `None`.
     pub default_dim: Option<usize>,
+    /// Shapes of inputs that will be fed, by name: the sizes of symbolic dimensions that `dims` does not name.
+    pub shapes: BTreeMap<String, Vec<usize>>,
     /// Whether ops that the table does not know become opaque nodes, for audits; they need types in
     /// the file's `value_info`. An error otherwise.
     pub keep_unknown: bool,
@@ -85,6 +87,7 @@ pub fn import(files: &[ModelFile], options: &ImportOptions) -> Result<Imported, 
         known: HashMap::new(),
         defaulted_dims: BTreeSet::new(),
         given_dims: BTreeSet::new(),
+        fed_dims: BTreeMap::new(),
         budget: NODE_LIMIT,
         unknown: Vec::new(),
         sequences: translate::Sequences::default(),
@@ -144,6 +147,7 @@ struct Importer<'a> {
     known: HashMap<ValueId, Tensor>,
     defaulted_dims: BTreeSet<String>,
     given_dims: BTreeSet<String>,
+    fed_dims: BTreeMap<String, usize>,
     /// Nodes that may still be made.
     budget: usize,
     /// Ops the table does not know; all are reported at once.
@@ -196,7 +200,7 @@ impl Importer<'_> {
         outputs: &mut Vec<(String, ValueId)>,
     ) -> Result<(), OnnxError> {
         let model = &file.model;
-        let graph = training::joined(model).ok_or_else(|| {
+        let graph = training::joined(model, &self.options.bind).ok_or_else(|| {
             OnnxError::file(&file.path, "the model holds no graph", "export it again")
         })?;
         let graph: &GraphProto = &graph;

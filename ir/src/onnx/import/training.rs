@@ -6,12 +6,12 @@
 
 use super::super::error::OnnxError;
 use super::super::proto::{
-    GraphProto, ModelProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
     tensor_shape_proto::{Dimension, dimension},
     type_proto,
 };
 use super::place::at;
-use super::{Context, Importer, Names};
+use super::{Context, Importer, Names, bindings};
 use crate::graph::ValueId;
 use crate::op::Op;
 use std::borrow::Cow;
@@ -34,12 +34,23 @@ pub fn recorded_nodes(model: &ModelProto) -> usize {
     algorithms(model).filter(|(_, done)| *done).map(|(a, _)| a.node.len()).sum()
 }
 
-/// The graph of a model with the algorithm of its training behind it.
-pub(super) fn joined(model: &ModelProto) -> Option<Cow<'_, GraphProto>> {
+/// The graph of a model with the algorithm of its training behind it, and an input for each initializer that gets a new
+/// value, whose default it is: those that the training, the metadata or the given pairs of output and input bind.
+pub(super) fn joined<'m>(
+    model: &'m ModelProto,
+    bind: &[(String, String)],
+) -> Option<Cow<'m, GraphProto>> {
     let graph = model.graph.as_ref()?;
     let algorithms: Vec<&GraphProto> =
         algorithms(model).filter(|(_, done)| !done).map(|(a, _)| a).collect();
-    if algorithms.is_empty() {
+    let updates = model.training_info.iter().flat_map(|t| &t.update_binding);
+    let updates = updates.filter(|_| !algorithms.is_empty()).map(|b| b.key().to_owned());
+    let stated = bindings::stated(model).and_then(Result::ok).unwrap_or_default();
+    let given = bind.iter().map(|(_, old)| old.clone());
+    let bound: BTreeSet<String> = updates.chain(stated.into_values()).chain(given).collect();
+    let inputs: BTreeSet<&str> = graph.input.iter().map(|i| i.name()).collect();
+    let constant = |t: &&TensorProto| bound.contains(t.name()) && !inputs.contains(t.name());
+    if algorithms.is_empty() && !graph.initializer.iter().any(|t| constant(&t)) {
         return Some(Cow::Borrowed(graph));
     }
     let mut whole = graph.clone();
@@ -56,12 +67,9 @@ pub(super) fn joined(model: &ModelProto) -> Option<Cow<'_, GraphProto>> {
         }
         whole.value_info.extend(algorithm.value_info.iter().cloned());
     }
-    // What is updated is an input whose default is the initializer.
     let inputs: BTreeSet<String> = whole.input.iter().map(|i| i.name().to_owned()).collect();
-    let updates = model.training_info.iter().flat_map(|t| &t.update_binding);
-    let mut bound: BTreeSet<&str> = updates.map(|b| b.key()).collect();
-    bound.retain(|name| !inputs.contains(*name));
-    let states = whole.initializer.iter().filter(|t| bound.contains(t.name()));
+    let constant = |t: &&TensorProto| bound.contains(t.name()) && !inputs.contains(t.name());
+    let states = whole.initializer.iter().filter(constant);
     let states: Vec<ValueInfoProto> = states
         .map(|t| {
             let dim = |&d: &i64| Dimension {

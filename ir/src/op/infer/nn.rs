@@ -104,7 +104,7 @@ pub(in crate::op) fn nll_loss(call: &Call<'_>) -> Types {
     let shape = match call.str("reduction") {
         Some("none") => targets,
         Some("mean" | "sum") => Vec::new(),
-        other => return Err(format!("`reduction` is {other:?}")),
+        other => return Err(format!("`reduction` cannot be `{}`", other.unwrap_or_default())),
     };
     Ok(vec![Type::new(scores.dtype, shape)])
 }

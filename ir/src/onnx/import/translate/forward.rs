@@ -56,7 +56,10 @@ pub(super) fn biased(v: &mut Translation<'_, '_>) -> Result {
 /// `x · sigmoid(alpha · x)`.
 pub(super) fn quick_gelu(v: &mut Translation<'_, '_>) -> Outputs {
     let (x, alpha) = (v.x(0)?, v.float("alpha", 1.702));
-    Ok(vec![Some(v.op_with(Op::Swish, &[x], &[("alpha", alpha.into())])?)])
+    // Not as `Swish`, which few runtimes know.
+    let scaled = v.scaled(x, alpha.into())?;
+    let gate = v.op(Op::Sigmoid, &[scaled])?;
+    Ok(vec![Some(v.mul(x, gate)?)])
 }
 
 /// `x · scale`, or `x / scale` with scale_down. The scale may be of another type: in the gradient of a mean it is a

@@ -1,10 +1,42 @@
-//! Gradients of ops that pick elements: δ is added to zeros where the elements came from.
+//! Ops that pick elements by what is known, and gradients of others: δ is added to zeros where the elements came from.
 
 use super::{Outputs, Translation, of};
 use crate::attr::Attr;
 use crate::geometry::slice_ranges;
 use crate::op::{Call, Op};
-use crate::types::Type;
+use crate::tensor::Tensor;
+use crate::types::{DType, Type};
+
+/// The places of the elements that are not zero, which decide the shape and must therefore be known.
+pub(super) fn non_zero(v: &mut Translation<'_, '_>) -> Outputs {
+    let x = v.x(0)?;
+    let known = v.importer.known.get(&x).and_then(|t| crate::eval::cast(t, DType::F64)?.to_f64());
+    let known =
+        known.ok_or("how many elements are not zero depends on data; use `Where` instead")?;
+    let shape = v.ty(x).shape;
+    let places: Vec<usize> = (0..known.len()).filter(|&i| known[i] != 0.0).collect();
+    let steps = crate::tensor::strides(&shape);
+    let axis = |(&n, &step): (&usize, &usize)| places.iter().map(move |p| (p / step % n) as i64);
+    let rows: Vec<i64> = shape.iter().zip(&steps).flat_map(axis).collect();
+    let made = Tensor::new([shape.len(), places.len()], rows);
+    Ok(vec![Some(v.importer.constant("places", made))])
+}
+
+/// The entries along an axis, or of all elements, for which a known condition holds.
+pub(super) fn compress(v: &mut Translation<'_, '_>) -> Outputs {
+    let (mut x, condition) = (v.x(0)?, v.known(1)?);
+    let axis = if v.attrs.contains_key("axis") { v.axis(x, 0)? } else { 0 };
+    if !v.attrs.contains_key("axis") {
+        let elements = v.ty(x).elements();
+        x = v.reshape(x, &[elements])?;
+    }
+    if condition.len() > v.ty(x).shape[axis] {
+        return Err(format!("a condition of {} for {}", condition.len(), v.ty(x)));
+    }
+    let kept = condition.iter().zip(0i64..).filter(|(c, _)| **c != 0).map(|(_, i)| i);
+    let kept = v.importer.constant("kept", Tensor::vector(kept.collect::<Vec<i64>>()));
+    Ok(vec![Some(v.op_with(Op::Gather, &[x, kept], &[("axis", (axis as i64).into())])?)])
+}
 
 /// Of `Gather`: the shape of the data, the indices and δ.
 pub(super) fn gather(v: &mut Translation<'_, '_>) -> Outputs {

@@ -8,6 +8,7 @@
 //! (docs/ContribOperators.md, orttraining/core/graph/training_op_defs.cc).
 
 mod forward;
+mod fused;
 mod gradient;
 mod indexing;
 mod loss;
@@ -51,6 +52,8 @@ const TABLE: &[(&str, &str, Rule)] = &[
     ("", "GridSample", sampling::grid_sample),
     ("", "AffineGrid", sampling::affine_grid),
     ("", "CumProd", forward::cum_prod),
+    ("", "NonZero", indexing::non_zero),
+    ("", "Compress", indexing::compress),
     ("", "DFT", spectral::dft),
     ("", "STFT", spectral::stft),
     ("", "HannWindow", spectral::hann),
@@ -62,6 +65,10 @@ const TABLE: &[(&str, &str, Rule)] = &[
     ("ai.onnx.preview.training", "Momentum", optimizer::momentum),
     ("ai.onnx.preview.training", "Adagrad", optimizer::adagrad),
     ("com.microsoft", "FusedMatMul", forward::fused_matmul),
+    ("com.microsoft", "FusedGemm", fused::gemm),
+    ("com.microsoft", "FusedConv", fused::conv),
+    ("com.microsoft", "Attention", fused::attention),
+    ("com.microsoft", "MultiHeadAttention", fused::multi_head),
     ("com.microsoft", "Gelu", forward::gelu),
     ("com.microsoft", "BiasGelu", forward::bias_gelu),
     ("com.microsoft", "FastGelu", forward::fast_gelu),
@@ -74,6 +81,7 @@ const TABLE: &[(&str, &str, Rule)] = &[
     ("com.microsoft", "BiasDropout", forward::bias_dropout),
     ("com.microsoft", "SimplifiedLayerNormalization", norm::simplified_layer_norm),
     ("com.microsoft", "SkipLayerNormalization", norm::skip_layer_norm),
+    ("com.microsoft", "SkipSimplifiedLayerNormalization", norm::skip_simplified_layer_norm),
     ("com.microsoft", "BatchNormInternal", norm::batch_norm),
     ("com.microsoft", "LayerNormalizationGrad", norm::layer_norm_grad),
     ("com.microsoft", "SimplifiedLayerNormalizationGrad", norm::simplified_layer_norm_grad),
@@ -232,6 +240,14 @@ impl Translation<'_, '_> {
     fn op_with(&mut self, op: Op, inputs: &[ValueId], attrs: &[(&str, Attr)]) -> Result {
         let inputs: Vec<Option<ValueId>> = inputs.iter().copied().map(Some).collect();
         let attrs: Attrs = attrs.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+        self.importer.before(op, &inputs, attrs)
+    }
+
+    /// An op of the first inputs with those of the node's attributes that it has.
+    fn same_op(&mut self, op: Op, inputs: usize, names: &[&str]) -> Result {
+        let inputs: Vec<Option<ValueId>> = (0..inputs).map(|i| self.given(i)).collect();
+        let own = self.attrs.iter().filter(|(name, _)| names.contains(&name.as_str()));
+        let attrs: Attrs = own.map(|(name, value)| (name.clone(), value.clone())).collect();
         self.importer.before(op, &inputs, attrs)
     }
 

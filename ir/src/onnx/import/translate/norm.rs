@@ -46,6 +46,19 @@ pub(super) fn skip_layer_norm(v: &mut Translation<'_, '_>) -> Outputs {
     Ok(outputs)
 }
 
+/// `rms_norm(input + skip + bias)`; the fourth output is the sum.
+pub(super) fn skip_simplified_layer_norm(v: &mut Translation<'_, '_>) -> Outputs {
+    let (x, skip, scale, epsilon) = (v.x(0)?, v.x(1)?, v.x(2)?, v.float("epsilon", 1e-12));
+    let mut sum = v.add(x, skip)?;
+    if let Some(bias) = v.given(3) {
+        sum = v.add(sum, bias)?;
+    }
+    let y = v.op_with(Op::RMSNormalization, &[sum, scale], &[("epsilon", epsilon.into())])?;
+    let mut outputs = vec![Some(y), None, None, Some(sum)];
+    outputs.truncate(v.outputs);
+    Ok(outputs)
+}
+
 /// Batch normalisation that also returns the mean and the reciprocal root of the batch.
 pub(super) fn batch_norm(v: &mut Translation<'_, '_>) -> Outputs {
     let x = v.x(0)?;
