@@ -209,6 +209,7 @@ FUNCTIONS = {
     "windows": ((3, 6), Function(lambda x: x.unfold(1, 3, 2))),
     "spectrum": ((3, 6), Function(lambda x: torch.fft.irfft(torch.fft.rfft(x) * torch.arange(1, 5), n=6))),
     "spectrum_of_images": ((2, 4, 4), Function(lambda x: torch.fft.fft2(x.to(torch.complex64)).abs())),
+    "diagonals": ((3, 4, 5), Function(lambda x: torch.cat([x.diagonal(1), x.diagonal(-1, 2, 1).T, x.diagonal(0, 1, 2).T]))),
     "matrix_times_vector": ((3, 4), Function(lambda x: x.t() @ x[:, 0])),
 }
 

@@ -131,6 +131,19 @@ def unfold_backward(grad, sizes, dim, size, step):
     return grad.new_zeros(sizes).index_add(dim, places, taken)
 
 
+def diagonal_backward(grad, sizes, offset, dim1, dim2):
+    """Zeros but for the diagonal, by a selection instead of a write in place."""
+    rank = len(sizes)
+    dim1, dim2 = dim1 % rank, dim2 % rank
+    rows, columns = (torch.arange(sizes[d], device=grad.device) for d in (dim1, dim2))
+    # The diagonal counts rows if it begins in the first one, else columns.
+    places, axis = (rows, -1) if offset >= 0 else (columns, -2)
+    kept = grad.index_select(-1, places.clamp(max=grad.shape[-1] - 1)).unsqueeze(axis)
+    on = columns.unsqueeze(0) - rows.unsqueeze(1) == offset
+    result = torch.where(on, kept, torch.zeros((), dtype=grad.dtype, device=grad.device))
+    return result.movedim((-2, -1), (dim1, dim2))
+
+
 def mv(matrix, vector):
     """By a matrix of one column: onnxruntime 1.32 takes a transposed matrix times a vector for something else."""
     return torch.mm(matrix, vector.unsqueeze(1)).squeeze(1)
@@ -157,6 +170,7 @@ EARLY = {
     aten.silu_backward.default: silu_backward,
     aten.mish_backward.default: mish_backward,
     aten.scatter_reduce.two: scatter_reduce,
+    aten.diagonal_backward.default: diagonal_backward,
     **pooling_table(),
     **resampling_table(),
 }
