@@ -127,6 +127,22 @@ fn attributes_that_mean_nothing() {
 fn sizes_that_no_machine_has() {
     let huge = graph(&[1 << 40, 1 << 40], vec![node("Abs", &["x"], &["y"])]);
     contains(&refuse_model(&huge), &["`x`"]);
+    let sizes =
+        |name: &str, sizes: Vec<i64>| pam_ir::onnx::tensor::write(name, &Tensor::vector(sizes));
+    let mut grid = graph(&[1, 2, 3], vec![node("AffineGrid", &["x", "s"], &["y"])]);
+    grid.graph.as_mut().unwrap().initializer.push(sizes("s", vec![1, 1, 1 << 40, 6]));
+    contains(&refuse_model(&grid), &["AffineGrid", "1099511627776"]);
+    let mut frames = graph(&[1, 1 << 33, 1], vec![node("STFT", &["x", "s", "", "n"], &["y"])]);
+    let constants = &mut frames.graph.as_mut().unwrap().initializer;
+    constants.extend([sizes("s", vec![1]), sizes("n", vec![16])]);
+    contains(&refuse_model(&frames), &["STFT", "frames of 16 samples"]);
+    let states = |shape: &[usize]| {
+        let mut layer = graph(shape, vec![node("GRU", &["x", "w", "w"], &["y"])]);
+        let w = Tensor::new([1, 3, 1], vec![0.5f32; 3]);
+        layer.graph.as_mut().unwrap().initializer.push(pam_ir::onnx::tensor::write("w", &w));
+        layer
+    };
+    contains(&refuse_model(&states(&[1 << 33, 1, 1])), &["GRU", "parts along axis 0"]);
     let mut constant = graph(&[2], vec![node("Add", &["x", "w"], &["y"])]);
     constant.graph.as_mut().unwrap().initializer.push(TensorProto {
         name: Some("w".to_owned()),

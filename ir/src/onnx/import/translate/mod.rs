@@ -36,6 +36,11 @@ pub(super) use sequence::Sequences;
 type Result<T = ValueId> = std::result::Result<T, String>;
 type Outputs = std::result::Result<Vec<Option<ValueId>>, String>;
 
+/// The most elements of a constant that is made here.
+const LARGEST: usize = 1 << 24;
+/// The most parts that a value is taken apart into.
+const MOST_PARTS: usize = 1 << 20;
+
 /// What an op becomes.
 type Rule = fn(&mut Translation<'_, '_>) -> Outputs;
 
@@ -273,7 +278,10 @@ impl Translation<'_, '_> {
         if n == 1 {
             return Ok(vec![x]);
         }
-        let length = self.ty(x).shape[axis] / n;
+        let ty = self.ty(x);
+        let length = ty.shape.get(axis).and_then(|size| size.checked_div(n));
+        let length = length.filter(|_| n <= MOST_PARTS);
+        let length = length.ok_or_else(|| format!("{ty} has no {n} parts along axis {axis}"))?;
         let attrs: [(&str, Attr); 2] =
             [("axis", (axis as i64).into()), ("split", vec![length as i64; n].into())];
         let parts = self.op_n(Op::Split, &[Some(x)], &attrs, n)?;

@@ -114,11 +114,11 @@ fn layer(v: &mut Translation<'_, '_>, kind: &Kind) -> Outputs {
         for first in &initial {
             states.push(v.reshape(first[d], &[batch, hidden])?);
         }
+        let rows = v.parts(inputs, 0, steps)?;
         let mut order: Vec<usize> = (0..steps).collect();
         if direction == "reverse" || d == 1 {
             order.reverse();
         }
-        let rows = v.parts(inputs, 0, steps)?;
         let mut shown = vec![states[0]; steps];
         for t in order {
             let new = (kind.step)(v, &own, rows[t], &states)?;

@@ -1,6 +1,6 @@
 //! Sampling at computed places.
 
-use super::{Outputs, Result, Translation};
+use super::{LARGEST, Outputs, Result, Translation};
 use crate::attr::Attr;
 use crate::graph::ValueId;
 use crate::op::Op;
@@ -180,7 +180,9 @@ pub(super) fn affine_grid(v: &mut Translation<'_, '_>) -> Outputs {
     let aligned = v.int("align_corners", 0) != 0;
     let size: Vec<usize> = size.iter().map(|&d| usize::try_from(d).unwrap_or(0)).collect();
     let spatial = size.get(2..).filter(|s| !s.is_empty()).ok_or("`size` has no spatial axes")?;
-    let (count, rank) = (spatial.iter().product::<usize>(), spatial.len());
+    let count = spatial.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+    let count = count.filter(|&n| n <= LARGEST).ok_or_else(|| format!("a grid of {spatial:?}"))?;
+    let rank = spatial.len();
     let mut base = Vec::with_capacity(count * (rank + 1));
     for place in 0..count {
         // The coordinates of the last axis come first, and a 1 for the translation last.

@@ -1,15 +1,12 @@
 //! Fourier transforms, as products with matrices of cosines and sines, and the constants that go with them.
 
-use super::{Outputs, Result, Translation};
+use super::{LARGEST, Outputs, Result, Translation};
 use crate::graph::ValueId;
 use crate::onnx::tensor::dtype;
 use crate::op::{Op, normalize_axis};
 use crate::tensor::Tensor;
 use crate::types::DType;
 use std::f64::consts::TAU;
-
-/// The most elements of a matrix of cosines and sines.
-const LARGEST: usize = 1 << 24;
 
 /// Which transform.
 #[derive(Clone, Copy)]
@@ -60,6 +57,9 @@ pub(super) fn stft(v: &mut Translation<'_, '_>) -> Outputs {
         return Err(format!("frames of {length} of {samples} samples, {step} apart"));
     }
     let count = (samples - length) / step + 1;
+    if count.checked_mul(length).is_none_or(|n| n > LARGEST) {
+        return Err(format!("{count} frames of {length} samples are more than supported"));
+    }
     let places = (0..count).flat_map(|f| (0..length).map(move |i| (f * step + i) as i64));
     let places = Tensor::new([count, length], places.collect::<Vec<i64>>());
     let places = v.importer.constant("frames", places);
