@@ -201,7 +201,16 @@ class Turned(nn.Module):
         return torch.view_as_real(pairs * self.turns).flatten(-2) + self.turns[1, 2].abs()
 
 
+def of_complex_numbers(x):
+    """Products of complex matrices, chosen from and repeated."""
+    z = torch.view_as_complex(x.unflatten(-1, (3, 2)))
+    product = torch.bmm(z.unsqueeze(0), z.unsqueeze(0))[0]
+    chosen = torch.where(x[:, :3] > 0, product, z) * z[0].expand(3, 3)
+    return torch.view_as_real(chosen).flatten(-2)
+
+
 FUNCTIONS = {
+    "complex_numbers": ((3, 6), Function(of_complex_numbers)),
     "rotated": ((3, 6), Turned()),
     "adaptive_softmax": ((3, 6), Clusters()),
     "rrelu": ((3, 6), nn.RReLU().eval()),

@@ -39,6 +39,14 @@ def slice_scatter(x, src, dim=0, start=None, end=None, step=1):
     return torch.cat([part for part in parts if part.shape[dim]], dim)
 
 
+def select_scatter(x, src, dim, index):
+    """The same with one entry put between."""
+    if not x.is_complex():
+        return NotImplemented
+    index = index % x.shape[dim]
+    return slice_scatter(x, unsqueeze(src, dim if dim >= 0 else dim + x.dim()), dim, index, index + 1)
+
+
 def unsqueeze(x, dim):
     """The new axis is before that of the parts."""
     if not x.is_complex():
@@ -91,6 +99,7 @@ def complex_table() -> dict:
         aten.new_zeros.default: new_zeros,
         aten.copy.default: copy,
         aten.slice_scatter.default: slice_scatter,
+        aten.select_scatter.default: select_scatter,
         aten.unsqueeze.default: unsqueeze,
         aten.select.int: select,
         aten.expand.default: expand,
