@@ -124,6 +124,18 @@ fn attributes_that_mean_nothing() {
 }
 
 #[test]
+fn operands_of_another_rank() {
+    let mut heads = graph(&[2, 4], vec![node("MultiHeadAttention", &["x", "x", "x"], &["y"])]);
+    heads.graph.as_mut().unwrap().node[0].domain = Some("com.microsoft".to_owned());
+    contains(&refuse_model(&heads), &["MultiHeadAttention", "supported"]);
+    heads.graph.as_mut().unwrap().node[0].op_type = Some("Attention".to_owned());
+    let w = Tensor::new([4, 12], vec![0.5f32; 48]);
+    heads.graph.as_mut().unwrap().initializer.push(pam_ir::onnx::tensor::write("w", &w));
+    heads.graph.as_mut().unwrap().node[0].input = vec!["x".to_owned(), "w".to_owned()];
+    contains(&refuse_model(&heads), &["Attention", "not of rank 3 or 4"]);
+}
+
+#[test]
 fn sizes_that_no_machine_has() {
     let huge = graph(&[1 << 40, 1 << 40], vec![node("Abs", &["x"], &["y"])]);
     contains(&refuse_model(&huge), &["`x`"]);

@@ -184,6 +184,9 @@ pub(in crate::op) fn attention(call: &Call<'_>) -> Types {
         .get(4)
         .map_or(Ok(0), |p| p.shape.get(2).copied().ok_or_else(|| format!("the past key is {p}")))?;
     let total = ks.checked_add(past).ok_or("the sequence is too long")?;
+    if let Some(lengths) = call.get(6).filter(|t| t.shape != [b] || !t.dtype.is_int()) {
+        return Err(format!("`nonpad_kv_seqlen` is {lengths}, not an integer for each of {b}"));
+    }
     let y = match q.rank() {
         3 => vec![b, qs, product(&[qh, vd])?],
         _ => vec![b, qh, qs, vd],

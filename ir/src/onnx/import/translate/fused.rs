@@ -104,13 +104,15 @@ fn attended(
         return Err("its present keys and values are not supported".to_owned());
     }
     let heads = v.int("num_heads", 1);
+    if let Some(x) = [q, k, value].into_iter().find(|x| !matches!(v.rank(*x), 3 | 4)) {
+        return Err(format!("an operand is {}, which is not of rank 3 or 4", v.ty(x)));
+    }
     // All by heads, or none.
+    let flat = [q, k, value].iter().all(|x| v.rank(*x) == 3);
     let mut operands = vec![];
     for x in [q, k, value] {
-        let by_heads = [q, k, value].iter().any(|x| v.rank(*x) == 4);
-        operands.push(if by_heads && v.rank(x) == 3 { split(v, x, heads as usize)? } else { x });
+        operands.push(if flat { x } else { split(v, x, heads as usize)? });
     }
-    let flat = v.rank(operands[0]) == 3;
     let total = v.ty(operands[1]).shape[if flat { 1 } else { 2 }];
     let mut hidden = bias;
     if let Some(mask) = mask {

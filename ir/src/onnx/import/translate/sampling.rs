@@ -7,6 +7,9 @@ use crate::op::Op;
 use crate::tensor::Tensor;
 use crate::types::DType;
 
+/// The most elements that a sample is made of.
+const MOST_CORNERS: usize = 4096;
+
 /// An element that a sample is made of, along one axis, for `[batch, places]`.
 struct Tap {
     /// Which one, kept within the axis.
@@ -42,7 +45,9 @@ pub(super) fn grid_sample(v: &mut Translation<'_, '_>) -> Outputs {
     }
     let rows = v.reshape(x, &[batch, channels, image[2..].iter().product()])?;
     let mut sum = None;
-    for corner in 0..usize::pow(width, rank as u32) {
+    let corners = width.checked_pow(rank as u32).filter(|&n| n <= MOST_CORNERS);
+    let corners = corners.ok_or_else(|| format!("{rank} axes are more than supported"))?;
+    for corner in 0..corners {
         let (mut index, mut weight, mut inside) = (None, None, None);
         for (i, (axis, &length)) in axes.iter().zip(&image[2..]).enumerate() {
             let tap = &axis[corner / usize::pow(width, i as u32) % width];

@@ -184,7 +184,8 @@ pub(super) fn mel(v: &mut Translation<'_, '_>) -> Outputs {
     let step = (scale(highest) - scale(lowest)) / (bands + 2) as f64;
     let edge = |i: usize| {
         let hertz = 700.0 * (10f64.powf((step * i as f64 + scale(lowest)) / 2595.0) - 1.0);
-        ((length + 1) as f64 * hertz / rate).floor().max(0.0) as usize
+        // No spectrum has so many bins.
+        ((length + 1) as f64 * hertz / rate).floor().clamp(0.0, 1e9) as usize
     };
     let mut weights = vec![0.0; bins * bands];
     for band in 0..bands {
