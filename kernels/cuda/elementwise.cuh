@@ -204,11 +204,15 @@ template <int T> PA_FN typename Number<T>::raw int_pow(typename Number<T>::raw a
   }
   return (raw)result;
 }
+// A negative distance is a large one here, and leaves nothing but the sign.
 template <int T> PA_FN typename Number<T>::raw shift_left(typename Number<T>::raw a, typename Number<T>::raw b) {
-  return (u32)b >= 64 ? 0 : (typename Number<T>::raw)((u64)a << (u32)b);
+  u64 by = (u64)Number<T>::get(b);
+  return by >= 64 ? 0 : (typename Number<T>::raw)((u64)a << by);
 }
 template <int T> PA_FN typename Number<T>::raw shift_right(typename Number<T>::raw a, typename Number<T>::raw b) {
-  return (u32)b >= 64 ? 0 : (typename Number<T>::raw)((u64)a >> (u32)b);
+  u64 by = (u64)Number<T>::get(b), sign = less<T>(a, 0) ? ~0ull : 0;
+  u64 flipped = (u64)Number<T>::get(a) ^ sign;
+  return (typename Number<T>::raw)((by >= 64 ? 0 : flipped >> by) ^ sign);
 }
 
 // Threefry-2x32 with 20 rounds; see kernels/src/random.rs.

@@ -276,9 +276,11 @@ fn elementwise_on_every_type() {
         if dtype.is_int() {
             ["BitwiseAnd", "BitwiseXor", "Mul", "Div"].into_iter().for_each(|op| two(op, t, ""));
             two("Mod", t, "");
-        }
-        if matches!(dtype, DType::U8 | DType::U16 | DType::U32 | DType::U64) {
             two("BitShift", t, " {direction=\"LEFT\"}");
+        }
+        if dtype.is_int() {
+            let shift = format!("BitShift(x_{t}, y_{t}) {{direction=\"RIGHT\"}}");
+            let _ = writeln!(lines, "right_{t}: {t}[77] = {shift}");
         }
         let mut one = |op: &str| {
             let _ = writeln!(lines, "{op}_{t}: {t}[77] = {op}(x_{t})");

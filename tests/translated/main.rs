@@ -1,10 +1,13 @@
 //! Ops that the op table lacks, against the compiler's own derivatives and against plain loops.
 
+mod causal;
 #[path = "../common/mod.rs"]
 mod common;
 mod fused;
 mod gradients;
+mod quantized;
 mod recurrent;
+mod regions;
 mod sequences;
 mod spectral;
 
@@ -29,6 +32,7 @@ pub fn imported(
             opset("", 21),
             opset("com.microsoft", 1),
             opset("ai.onnx.preview.training", 1),
+            opset("ai.onnx.preview", 1),
         ],
         graph: Some(GraphProto {
             name: Some("g".to_owned()),

@@ -63,7 +63,7 @@ ops! {
     BitwiseOr "BitwiseOr" 18 "A, B -> C" "" Plain broadcast zero "Bitwise or of integers."
     BitwiseXor "BitwiseXor" 18 "A, B -> C" "" Plain broadcast zero "Bitwise exclusive or of integers."
     BitwiseNot "BitwiseNot" 18 "X -> Y" "" Plain same zero "Bitwise complement of integers."
-    BitShift "BitShift" 11 "X, Y -> Z" "direction:str" Plain broadcast zero "Bit shift of unsigned integers."
+    BitShift "BitShift" 11 "X, Y -> Z" "direction:str" Plain broadcast zero "Bit shift of integers."
     Cast "Cast" 25 "input -> output" "to:type, saturate:int=1, round_mode:str=up" Plain cast zero "Element type conversion."
     CastLike "CastLike" 25 "input, target_type -> output" "saturate:int=1, round_mode:str=up" Plain cast_like zero "Element type conversion to that of another tensor."
     BitCast "BitCast" 26 "input -> output" "to:type" Plain cast zero "The same bits as another element type."

@@ -41,8 +41,9 @@ pub fn known(op: Op, from: DType) -> bool {
         Op::Less | Op::LessOrEqual | Op::Greater | Op::GreaterOrEqual => arithmetic,
         Op::Equal | Op::Where | Op::Cast | Op::Identity => true,
         Op::And | Op::Or | Op::Xor | Op::Not => from == DType::Bool,
-        Op::BitwiseAnd | Op::BitwiseOr | Op::BitwiseXor | Op::BitwiseNot => from.is_int(),
-        Op::BitShift => matches!(from, DType::U8 | DType::U16 | DType::U32 | DType::U64),
+        Op::BitwiseAnd | Op::BitwiseOr | Op::BitwiseXor | Op::BitwiseNot | Op::BitShift => {
+            from.is_int()
+        }
         Op::IsNaN | Op::IsInf | Op::Floor | Op::Ceil | Op::Round => from.is_float(),
         Op::ThresholdedRelu => from.is_float(),
         Op::Shrink => arithmetic,
@@ -95,12 +96,7 @@ pub fn exec(f: &Function, args: [&[u8]; 3], out: &mut [u8]) {
         Op::BitwiseAnd | Op::BitwiseOr | Op::BitwiseXor | Op::BitwiseNot => {
             bitwise(f.op, a, b, out)
         }
-        Op::BitShift => match f.from {
-            DType::U8 => shift::<u8>(f.imm.int, a, b, out),
-            DType::U16 => shift::<u16>(f.imm.int, a, b, out),
-            DType::U32 => shift::<u32>(f.imm.int, a, b, out),
-            _ => shift::<u64>(f.imm.int, a, b, out),
-        },
+        Op::BitShift => with_type!(f.from, T => shift::<T>(f.imm.int, a, b, out)),
         _ => match f.from {
             DType::F32 => float::<f32>(f, a, b, out),
             DType::F64 => float::<f64>(f, a, b, out),
@@ -155,12 +151,16 @@ fn bitwise(op: Op, a: &[u8], b: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Shifts by the number of bits of the type or more give 0.
+/// Shifts by a negative number, or by that of the type's bits or more, leave nothing but the sign, and that only to the
+/// right.
 fn shift<T: Number>(left: i64, a: &[u8], b: &[u8], out: &mut [u8]) {
     map2::<T>(a, b, out, |x, y| {
-        let (x, y) = (x.i128() as u64, y.i128() as u32);
-        let shifted = if left != 0 { x.checked_shl(y) } else { x.checked_shr(y) };
-        T::from_i128(shifted.unwrap_or(0).into())
+        let by = u32::try_from(y.i128()).unwrap_or(64).min(64);
+        T::from_i128(match left {
+            0 => x.i128() >> by,
+            _ if by == 64 => 0,
+            _ => x.i128() << by,
+        })
     });
 }
 

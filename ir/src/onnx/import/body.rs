@@ -2,6 +2,7 @@
 
 use super::super::error::OnnxError;
 use super::super::proto::{GraphProto, NodeProto};
+use super::flex::is_flex_attention;
 use super::place::{at, label};
 use super::training::{is_gradient, referred};
 use super::{Context, Importer, Names, is_standard};
@@ -66,6 +67,9 @@ impl Importer<'_> {
                 return self.call(context, function, node, label, inputs, position);
             }
             _ if is_gradient(node) => return self.gradient(context, names, node, label, position),
+            _ if is_flex_attention(node) => {
+                return self.flex_attention(context, names, node, label, inputs, position);
+            }
             _ if !is_standard(node.domain()) => self.standard(context, node, label, inputs),
             _ => match node.op_type() {
                 "If" => return self.branch(context, names, node, label, inputs, position),

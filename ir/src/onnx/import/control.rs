@@ -227,7 +227,7 @@ impl Importer<'_> {
     }
 
     /// Appends the body of a subgraph; its outputs.
-    fn subgraph(
+    pub(super) fn subgraph(
         &mut self,
         context: &Context<'_>,
         outer: &Names<'_>,
@@ -297,6 +297,6 @@ impl Importer<'_> {
     }
 }
 
-fn subgraph<'n>(node: &'n NodeProto, name: &str) -> Option<&'n GraphProto> {
+pub(super) fn subgraph<'n>(node: &'n NodeProto, name: &str) -> Option<&'n GraphProto> {
     node.attribute.iter().find(|a| a.name() == name)?.g.as_ref()
 }

@@ -12,6 +12,7 @@ mod body;
 mod control;
 mod declared;
 mod draft;
+mod flex;
 mod inline;
 mod node;
 mod place;

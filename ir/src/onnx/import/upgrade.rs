@@ -177,4 +177,16 @@ impl Importer<'_> {
         let values = self.append(draft, &label, &[&name], "", BTreeMap::new())?;
         values.first().copied().flatten().ok_or(format!("{} gave no value", op.name()))
     }
+
+    /// [`before`](Self::before), of operands that are all given.
+    pub(super) fn made(
+        &mut self,
+        op: Op,
+        inputs: &[ValueId],
+        attrs: &[(&str, Attr)],
+    ) -> Result<ValueId, String> {
+        let inputs: Vec<Option<ValueId>> = inputs.iter().copied().map(Some).collect();
+        let attrs: Attrs = attrs.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+        self.before(op, &inputs, attrs)
+    }
 }

@@ -38,6 +38,55 @@ pub(super) fn compress(v: &mut Translation<'_, '_>) -> Outputs {
     Ok(vec![Some(v.op_with(Op::Gather, &[x, kept], &[("axis", (axis as i64).into())])?)])
 }
 
+/// A cache of sequences `[batch, …, length, …]` with new entries written from a place of each sequence on.
+pub(super) fn tensor_scatter(v: &mut Translation<'_, '_>) -> Outputs {
+    let (cache, update) = (v.x(0)?, v.x(1)?);
+    let (shape, rank) = (v.ty(cache).shape, v.rank(cache));
+    let axis = v.axis(cache, -2)?;
+    if axis == 0 || v.rank(update) != rank {
+        return Err(format!("axis {axis} of {} for {}", v.ty(update), v.ty(cache)));
+    }
+    let (batch, new) = (shape[0], v.ty(update).shape[axis]);
+    let sequences = Tensor::new([batch, 1], (0..batch as i64).collect::<Vec<i64>>());
+    let sequences = v.importer.constant("sequences", sequences);
+    let places = Tensor::new([1, new], (0..new as i64).collect::<Vec<i64>>());
+    let mut places = v.importer.constant("places", places);
+    if let Some(first) = v.given(2) {
+        let first = v.reshape(first, &[batch, 1])?;
+        places = v.add(first, places)?;
+    }
+    match v.str("mode").unwrap_or("linear") {
+        "linear" => {}
+        "circular" => {
+            let length = v.number(shape[axis] as f64, places)?;
+            places = v.op(Op::Mod, &[places, length])?;
+        }
+        other => return Err(format!("`mode` {other} is not known")),
+    }
+    let whole: [(&str, Attr); 1] = [("shape", [batch, new, 1].as_slice().into())];
+    let mut pair = Vec::new();
+    for index in [sequences, places] {
+        let column = v.reshape(index, &[&v.ty(index).shape[..], &[1]].concat())?;
+        pair.push(v.op_with(Op::Expand, &[column], &whole)?);
+    }
+    let indices = v.joined(&pair, 2)?;
+    // The axis is brought behind that of the batch.
+    let mut perm: Vec<usize> = (0..rank).filter(|&a| a != axis).collect();
+    perm.insert(1, axis);
+    let (cache, update) = (v.transpose(cache, &perm)?, v.transpose(update, &perm)?);
+    let written = v.op(Op::ScatterND, &[cache, indices, update])?;
+    Ok(vec![Some(v.transpose(written, &inverse(&perm))?)])
+}
+
+/// The permutation that undoes another.
+fn inverse(perm: &[usize]) -> Vec<usize> {
+    let mut inverse = vec![0; perm.len()];
+    for (i, &a) in perm.iter().enumerate() {
+        inverse[a] = i;
+    }
+    inverse
+}
+
 /// Of `Gather`: the shape of the data, the indices and δ.
 pub(super) fn gather(v: &mut Translation<'_, '_>) -> Outputs {
     let (shape, indices, d) = (v.known(0)?, v.x(1)?, v.x(2)?);
@@ -54,11 +103,7 @@ pub(super) fn gather(v: &mut Translation<'_, '_>) -> Outputs {
     let zeros = v.zeros(&Type::new(ty.dtype, front))?;
     let add = [("reduction", Attr::from("add"))];
     let sums = v.op_with(Op::ScatterND, &[zeros, column, updates], &add)?;
-    let mut inverse = vec![0; rank];
-    for (i, &a) in order.iter().enumerate() {
-        inverse[a] = i;
-    }
-    Ok(vec![Some(v.transpose(sums, &inverse)?)])
+    Ok(vec![Some(v.transpose(sums, &inverse(&order))?)])
 }
 
 /// Of `GatherElements`: δ, the shape of the data and the indices.

@@ -7,6 +7,7 @@
 //! formulas are those of ONNX's docs/Operators.md and of onnxruntime's operator documentation
 //! (docs/ContribOperators.md, orttraining/core/graph/training_op_defs.cc).
 
+mod causal;
 mod forward;
 mod fused;
 mod gradient;
@@ -15,7 +16,9 @@ mod loss;
 mod norm;
 mod optimizer;
 mod quantization;
+mod quantized;
 mod recurrent;
+mod regions;
 mod sampling;
 mod sequence;
 mod spectral;
@@ -54,8 +57,17 @@ const TABLE: &[(&str, &str, Rule)] = &[
     ("", "QuantizeLinear", quantization::quantize),
     ("", "DequantizeLinear", quantization::dequantize),
     ("", "DynamicQuantizeLinear", quantization::dynamic),
+    ("", "MatMulInteger", quantized::matmul_integer),
+    ("", "QLinearMatMul", quantized::qlinear_matmul),
+    ("", "ConvInteger", quantized::conv_integer),
+    ("", "QLinearConv", quantized::qlinear_conv),
     ("", "GridSample", sampling::grid_sample),
     ("", "AffineGrid", sampling::affine_grid),
+    ("", "RoiAlign", regions::roi_align),
+    ("", "DeformConv", regions::deform_conv),
+    ("", "TensorScatter", indexing::tensor_scatter),
+    ("", "LinearAttention", causal::linear_attention),
+    ("", "CausalConvWithState", causal::convolution),
     ("", "CumProd", forward::cum_prod),
     ("", "NonZero", indexing::non_zero),
     ("", "Compress", indexing::compress),
@@ -122,7 +134,8 @@ pub fn translated() -> impl Iterator<Item = (&'static str, &'static str)> {
     let own = TABLE.iter().map(|(domain, op, _)| (*domain, *op));
     let control = ["Constant", "If", "Loop", "Scan"].into_iter().chain(sequence::STANDARD);
     let sequences = sequence::TRAINING.into_iter().map(|op| ("com.microsoft", op));
-    control.map(|op| ("", op)).chain(own).chain(sequences)
+    let flex = [("ai.onnx.preview", "FlexAttention")];
+    control.map(|op| ("", op)).chain(own).chain(sequences).chain(flex)
 }
 
 /// The translation of an op.
@@ -243,9 +256,7 @@ impl Translation<'_, '_> {
     }
 
     fn op_with(&mut self, op: Op, inputs: &[ValueId], attrs: &[(&str, Attr)]) -> Result {
-        let inputs: Vec<Option<ValueId>> = inputs.iter().copied().map(Some).collect();
-        let attrs: Attrs = attrs.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
-        self.importer.before(op, &inputs, attrs)
+        self.importer.made(op, inputs, attrs)
     }
 
     /// An op of the first inputs with those of the node's attributes that it has.

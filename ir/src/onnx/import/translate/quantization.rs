@@ -66,7 +66,12 @@ pub(super) fn dynamic(v: &mut Translation<'_, '_>) -> Outputs {
 }
 
 /// The nearest integer plus a zero point, cut to the range of a type.
-fn saturated(v: &mut Translation<'_, '_>, x: ValueId, zero: Option<ValueId>, to: DType) -> Result {
+pub(super) fn saturated(
+    v: &mut Translation<'_, '_>,
+    x: ValueId,
+    zero: Option<ValueId>,
+    to: DType,
+) -> Result {
     let (low, high) = match to {
         DType::U8 => (0.0, 255.0),
         DType::I8 => (-128.0, 127.0),

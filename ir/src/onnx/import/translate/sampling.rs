@@ -1,7 +1,6 @@
 //! Sampling at computed places.
 
 use super::{LARGEST, Outputs, Result, Translation};
-use crate::attr::Attr;
 use crate::graph::ValueId;
 use crate::op::Op;
 use crate::tensor::Tensor;
@@ -10,12 +9,12 @@ use crate::types::DType;
 /// The most elements that a sample is made of.
 const MOST_CORNERS: usize = 4096;
 
-/// An element that a sample is made of, along one axis, for `[batch, places]`.
-struct Tap {
+/// An element that a sample is made of, along one axis, for all places.
+pub(super) struct Tap {
     /// Which one, kept within the axis.
     index: ValueId,
     /// Whether it lies within the axis.
-    inside: ValueId,
+    pub(super) inside: ValueId,
     /// Its weight, if it is not 1.
     share: Option<ValueId>,
 }
@@ -41,16 +40,60 @@ pub(super) fn grid_sample(v: &mut Translation<'_, '_>) -> Outputs {
     // The last coordinate is that of the first axis.
     for (&length, &coordinate) in image[2..].iter().zip(coordinates.iter().rev()) {
         let coordinate = v.reshape(coordinate, &[batch, count])?;
-        axes.push(taps(v, coordinate, length, width)?);
+        let n = length as f64;
+        // −1 and 1 are the centres of the outermost elements, or their outer edges.
+        let half = if v.int("align_corners", 0) != 0 { (n - 1.0) / 2.0 } else { n / 2.0 };
+        let at = v.scaled(coordinate, half)?;
+        let mut at = v.shifted(at, (n - 1.0) / 2.0)?;
+        if width < 4 {
+            at = padded(v, at, n)?;
+        }
+        axes.push(taps(v, at, length, width)?);
     }
-    let rows = v.reshape(x, &[batch, channels, image[2..].iter().product()])?;
-    let mut sum = None;
-    let corners = width.checked_pow(rank as u32).filter(|&n| n <= MOST_CORNERS);
-    let corners = corners.ok_or_else(|| format!("{rank} axes are more than supported"))?;
+    let own = each_image(v, batch);
+    let mut samples = shares(v, x, own, &axes)?.into_iter();
+    let first = samples.next().ok_or("has no axes")?;
+    let sum = samples.try_fold(first, |sum, share| v.add(sum, share))?;
+    let sum = v.transpose(sum, &[0, 2, 1])?;
+    let shape = [&[batch, channels], &places[1..=rank]].concat();
+    Ok(vec![Some(v.reshape(sum, &shape)?)])
+}
+
+/// The number of each image of a batch, `[batch, 1]`.
+pub(super) fn each_image(v: &mut Translation<'_, '_>, batch: usize) -> ValueId {
+    let numbers = Tensor::new([batch, 1], (0..batch as i64).collect::<Vec<i64>>());
+    v.importer.constant("images", numbers)
+}
+
+/// What each neighbour gives to samples of `x[image, channel, …]`: its element times its weight, 0 where it lies
+/// outside, `[rows, places, channels]`. Each of the rows, `[rows, 1]`, is of one image; along each axis, the taps are
+/// `[rows, …]`, and the places are those that they give when they are broadcast.
+pub(super) fn shares(
+    v: &mut Translation<'_, '_>,
+    x: ValueId,
+    image_of: ValueId,
+    axes: &[Vec<Tap>],
+) -> Result<Vec<ValueId>> {
+    let shape = v.ty(x).shape;
+    let (channels, lengths) = (shape[1], &shape[2..]);
+    let size: usize = lengths.iter().product();
+    let rows = v.ty(image_of).shape[0];
+    // The channels of a place lie side by side, so that a sample fetches them at once.
+    let flat = v.reshape(x, &[shape[0], channels, size])?;
+    let flat = v.transpose(flat, &[0, 2, 1])?;
+    let flat = v.reshape(flat, &[shape[0] * size, channels])?;
+    let first = v.scaled(image_of, size as f64)?;
+    let widths: Vec<usize> = axes.iter().map(Vec::len).collect();
+    let corners = widths.iter().try_fold(1usize, |n, &width| n.checked_mul(width));
+    let corners = corners.filter(|&n| n <= MOST_CORNERS);
+    let corners = corners.ok_or_else(|| format!("{} axes are more than supported", axes.len()))?;
+    let mut all = Vec::new();
     for corner in 0..corners {
         let (mut index, mut weight, mut inside) = (None, None, None);
-        for (i, (axis, &length)) in axes.iter().zip(&image[2..]).enumerate() {
-            let tap = &axis[corner / usize::pow(width, i as u32) % width];
+        let mut rest = corner;
+        for (axis, &length) in axes.iter().zip(lengths) {
+            let tap = &axis[rest % axis.len()];
+            rest /= axis.len();
             index = Some(match index {
                 None => tap.index,
                 Some(before) => {
@@ -68,42 +111,30 @@ pub(super) fn grid_sample(v: &mut Translation<'_, '_>) -> Outputs {
             };
         }
         let (index, inside) = (index.ok_or("has no axes")?, inside.ok_or("has no axes")?);
-        let index = v.reshape(index, &[batch, 1, count])?;
-        let wide: [(&str, Attr); 1] = [("shape", [batch, channels, count].as_slice().into())];
-        let index = v.op_with(Op::Expand, &[index], &wide)?;
-        let mut value = v.op_with(Op::GatherElements, &[rows, index], &[("axis", 2i64.into())])?;
+        let places = v.ty(index).shape.iter().skip(1).product();
+        let index = v.reshape(index, &[rows, places])?;
+        let index = v.add(index, first)?;
+        let mut value = v.op_with(Op::Gather, &[flat, index], &[("axis", 0i64.into())])?;
         if let Some(weight) = weight {
-            let weight = v.reshape(weight, &[batch, 1, count])?;
+            let weight = v.reshape(weight, &[rows, places, 1])?;
             let weight = v.cast(weight, v.ty(x).dtype)?;
             value = v.mul(value, weight)?;
         }
-        let inside = v.reshape(inside, &[batch, 1, count])?;
+        let inside = v.reshape(inside, &[rows, places, 1])?;
         let zero = v.number(0.0, x)?;
-        let value = v.select(inside, value, zero)?;
-        sum = Some(match sum {
-            None => value,
-            Some(before) => v.add(before, value)?,
-        });
+        all.push(v.select(inside, value, zero)?);
     }
-    let shape = [&image[..2], &places[1..=rank]].concat();
-    Ok(vec![Some(v.reshape(sum.ok_or("has no axes")?, &shape)?)])
+    Ok(all)
 }
 
-/// The elements along an axis that a coordinate in −1 to 1 is made of: one, or as many on both of its sides.
-fn taps(
+/// The elements along an axis that a position among them is made of: one, or as many on both of its sides.
+pub(super) fn taps(
     v: &mut Translation<'_, '_>,
-    coordinate: ValueId,
+    at: ValueId,
     length: usize,
     width: usize,
 ) -> Result<Vec<Tap>> {
     let n = length as f64;
-    // −1 and 1 are the centres of the outermost elements, or their outer edges.
-    let half = if v.int("align_corners", 0) != 0 { (n - 1.0) / 2.0 } else { n / 2.0 };
-    let at = v.scaled(coordinate, half)?;
-    let mut at = v.shifted(at, (n - 1.0) / 2.0)?;
-    if width < 4 {
-        at = padded(v, at, n)?;
-    }
     let low = v.op(if width == 1 { Op::Round } else { Op::Floor }, &[at])?;
     let above = v.sub(at, low)?;
     let mut taps = Vec::new();
@@ -124,15 +155,18 @@ fn taps(
                 Some(cubic(v, distance, matches!(i, 0 | 3))?)
             }
         };
-        let last = v.number(n - 1.0, element)?;
-        let zero = v.number(0.0, element)?;
-        let (over, under) =
-            (v.op(Op::LessOrEqual, &[element, last])?, v.op(Op::GreaterOrEqual, &[element, zero])?);
-        let inside = v.op(Op::And, &[over, under])?;
+        let inside = within(v, element, [0.0, n - 1.0])?;
         let kept = limited(v, element, 0.0, n - 1.0)?;
         taps.push(Tap { index: v.cast(kept, DType::I64)?, inside, share });
     }
     Ok(taps)
+}
+
+/// Whether `low ≤ x ≤ high`.
+pub(super) fn within(v: &mut Translation<'_, '_>, x: ValueId, [low, high]: [f64; 2]) -> Result {
+    let (low, high) = (v.number(low, x)?, v.number(high, x)?);
+    let (over, under) = (v.op(Op::LessOrEqual, &[x, high])?, v.op(Op::GreaterOrEqual, &[x, low])?);
+    v.op(Op::And, &[over, under])
 }
 
 /// Keys' kernel of parameter −¾ at a distance of at most 1, or of 1 to 2 if it is `far`.
@@ -173,7 +207,7 @@ fn padded(v: &mut Translation<'_, '_>, at: ValueId, n: f64) -> Result {
     }
 }
 
-fn limited(v: &mut Translation<'_, '_>, x: ValueId, low: f64, high: f64) -> Result {
+pub(super) fn limited(v: &mut Translation<'_, '_>, x: ValueId, low: f64, high: f64) -> Result {
     let (low, high) = (v.number(low, x)?, v.number(high, x)?);
     let x = v.op(Op::Max, &[x, low])?;
     v.op(Op::Min, &[x, high])
