@@ -3,7 +3,7 @@
 use super::super::error::OnnxError;
 use super::super::proto::{GraphProto, NodeProto};
 use super::flex::is_flex_attention;
-use super::place::{at, label};
+use super::place::{Site, at, label};
 use super::training::{is_gradient, referred};
 use super::{Context, Importer, Names, is_standard};
 use crate::graph::ValueId;
@@ -40,7 +40,14 @@ impl Importer<'_> {
                     })?),
                 });
             }
-            let outputs = self.dispatch(context, names, node, &label, &inputs, i)?;
+            let outputs = self.dispatch(&Site {
+                context,
+                names,
+                node,
+                label: &label,
+                inputs: &inputs,
+                position: i,
+            })?;
             for (name, value) in node.output.iter().zip(outputs) {
                 if let (false, Some(value)) = (name.is_empty(), value) {
                     self.define(context, names, name, value)?;
@@ -51,35 +58,26 @@ impl Importer<'_> {
     }
 
     /// Appends one node, whatever it stands for; its outputs in order.
-    fn dispatch(
-        &mut self,
-        context: &Context<'_>,
-        names: &Names<'_>,
-        node: &NodeProto,
-        label: &str,
-        inputs: &[Option<ValueId>],
-        position: usize,
-    ) -> Result<Vec<Option<ValueId>>, OnnxError> {
+    fn dispatch(&mut self, site: &Site<'_>) -> Result<Vec<Option<ValueId>>, OnnxError> {
+        let &Site { context, node, label, inputs, .. } = site;
         let key = (node.domain(), node.op_type(), node.overload());
         let result = match context.functions.get(&key) {
             // The functions of the pam domain are primitives that are never looked into here.
             Some(function) if node.domain() != "pam" => {
-                return self.call(context, function, node, label, inputs, position);
+                return self.call(site, function);
             }
-            _ if is_gradient(node) => return self.gradient(context, names, node, label, position),
-            _ if is_flex_attention(node) => {
-                return self.flex_attention(context, names, node, label, inputs, position);
-            }
+            _ if is_gradient(node) => return self.gradient(site),
+            _ if is_flex_attention(node) => return self.flex_attention(site),
             _ if !is_standard(node.domain()) => self.standard(context, node, label, inputs),
             _ => match node.op_type() {
-                "If" => return self.branch(context, names, node, label, inputs, position),
-                "Loop" => return self.unroll_loop(context, names, node, label, inputs, position),
-                "Scan" => return self.unroll_scan(context, names, node, label, inputs, position),
+                "If" => return self.branch(site),
+                "Loop" => return self.unroll_loop(site),
+                "Scan" => return self.unroll_scan(site),
                 "Constant" => self.constant_node(context, node),
                 _ => self.standard(context, node, label, inputs),
             },
         };
-        result.map_err(|reason| at(context, node, position, &reason, ""))
+        result.map_err(|reason| site.error(&reason, ""))
     }
 }
 

@@ -5,9 +5,9 @@
 //! `Scan` are unrolled.
 
 use super::super::error::OnnxError;
-use super::super::proto::{GraphProto, NodeProto};
+use super::super::proto::GraphProto;
 use super::super::tensor as tensors;
-use super::place::at;
+use super::place::Site;
 use super::{Context, Importer, Names};
 use crate::attr::{Attr, Attrs};
 use crate::graph::{Source, ValueId};
@@ -22,21 +22,14 @@ type Values = Vec<Option<ValueId>>;
 const ROUNDS_WITHOUT_LIMIT: i64 = 10_000;
 
 impl Importer<'_> {
-    pub(super) fn branch(
-        &mut self,
-        context: &Context<'_>,
-        names: &Names<'_>,
-        node: &NodeProto,
-        label: &str,
-        inputs: &[Option<ValueId>],
-        position: usize,
-    ) -> Result<Values, OnnxError> {
-        let error = |reason: &str| at(context, node, position, reason, "export without `If`");
+    pub(super) fn branch(&mut self, site: &Site<'_>) -> Result<Values, OnnxError> {
+        let &Site { label, inputs, .. } = site;
+        let error = |reason: &str| site.error(reason, "export without `If`");
         let condition = inputs.first().copied().flatten().ok_or(error("has no condition"))?;
         let known = self.known.get(&condition).and_then(|t| t.to_i64()).map(|v| v == [1]);
         let side = |this: &mut Self, name: &str| {
-            let graph = subgraph(node, name).ok_or(error(&format!("has no `{name}`")))?;
-            this.subgraph(context, names, graph, &format!("{label}/{name}/"), &[])
+            let graph = site.graph(name).ok_or(error(&format!("has no `{name}`")))?;
+            this.subgraph(site, graph, &format!("{label}/{name}/"), &[])
         };
         if let Some(taken) = known {
             return side(self, if taken { "then_branch" } else { "else_branch" });
@@ -64,17 +57,10 @@ impl Importer<'_> {
         Ok(outputs)
     }
 
-    pub(super) fn unroll_loop(
-        &mut self,
-        context: &Context<'_>,
-        names: &Names<'_>,
-        node: &NodeProto,
-        label: &str,
-        inputs: &[Option<ValueId>],
-        position: usize,
-    ) -> Result<Values, OnnxError> {
-        let error = |reason: &str| at(context, node, position, reason, "export it unrolled");
-        let graph = subgraph(node, "body").ok_or(error("has no body"))?;
+    pub(super) fn unroll_loop(&mut self, site: &Site<'_>) -> Result<Values, OnnxError> {
+        let &Site { node, label, inputs, .. } = site;
+        let error = |reason: &str| site.error(reason, "export it unrolled");
+        let graph = site.graph("body").ok_or(error("has no body"))?;
         let rounds = match inputs.first().copied().flatten() {
             None => i64::MAX,
             Some(v) => match self.known.get(&v).and_then(|t| t.to_i64()).as_deref() {
@@ -102,7 +88,7 @@ impl Importer<'_> {
             let number = self.constant(&format!("{prefix}iteration"), Tensor::scalar(round));
             let mut given = vec![Some(number), Some(condition)];
             given.extend(&state);
-            let results = self.subgraph(context, names, graph, &prefix, &given)?;
+            let results = self.subgraph(site, graph, &prefix, &given)?;
             let Some((Some(next), rest)) = results.split_first() else {
                 return Err(error("the body gives no condition"));
             };
@@ -123,26 +109,18 @@ impl Importer<'_> {
         Ok(state)
     }
 
-    pub(super) fn unroll_scan(
-        &mut self,
-        context: &Context<'_>,
-        names: &Names<'_>,
-        node: &NodeProto,
-        label: &str,
-        inputs: &[Option<ValueId>],
-        position: usize,
-    ) -> Result<Values, OnnxError> {
-        let error = |reason: &str| at(context, node, position, reason, "export it unrolled");
-        let graph = subgraph(node, "body").ok_or(error("has no body"))?;
-        let attribute = |name: &str| node.attribute.iter().find(|a| a.name() == name);
+    pub(super) fn unroll_scan(&mut self, site: &Site<'_>) -> Result<Values, OnnxError> {
+        let &Site { context, node, label, inputs, .. } = site;
+        let error = |reason: &str| site.error(reason, "export it unrolled");
+        let graph = site.graph("body").ok_or(error("has no body"))?;
         let list = |name: &str, i: usize| {
-            attribute(name).and_then(|a| a.ints.get(i).copied()).unwrap_or(0)
+            site.attribute(name).and_then(|a| a.ints.get(i).copied()).unwrap_or(0)
         };
         if context.opsets.get("").is_some_and(|version| *version < 9) {
             let reason = "scans a batch, as `Scan` did in opset 8";
-            return Err(at(context, node, position, reason, "convert it to opset 9"));
+            return Err(site.error(reason, "convert it to opset 9"));
         }
-        let count = attribute("num_scan_inputs").map_or(0, |a| a.i());
+        let count = site.attribute("num_scan_inputs").map_or(0, |a| a.i());
         let carried = usize::try_from(count)
             .ok()
             .and_then(|n| inputs.len().checked_sub(n))
@@ -176,7 +154,7 @@ impl Importer<'_> {
                 given.push(Some(slice.map_err(|e| error(&e))?));
             }
             let prefix = format!("{label}/{round}/");
-            let results = self.subgraph(context, names, graph, &prefix, &given)?;
+            let results = self.subgraph(site, graph, &prefix, &given)?;
             if results.len() < carried {
                 return Err(error("the body gives too few values"));
             }
@@ -229,12 +207,12 @@ impl Importer<'_> {
     /// Appends the body of a subgraph; its outputs.
     pub(super) fn subgraph(
         &mut self,
-        context: &Context<'_>,
-        outer: &Names<'_>,
+        site: &Site<'_>,
         graph: &GraphProto,
         prefix: &str,
         inputs: &[Option<ValueId>],
     ) -> Result<Values, OnnxError> {
+        let Site { context, names: outer, .. } = *site;
         let stated = HashMap::new();
         let inner = Context {
             path: context.path,
@@ -295,8 +273,4 @@ impl Importer<'_> {
         }
         Ok(stacked)
     }
-}
-
-pub(super) fn subgraph<'n>(node: &'n NodeProto, name: &str) -> Option<&'n GraphProto> {
-    node.attribute.iter().find(|a| a.name() == name)?.g.as_ref()
 }

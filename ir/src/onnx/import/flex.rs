@@ -3,9 +3,8 @@
 use super::super::error::OnnxError;
 use super::super::proto::NodeProto;
 use super::super::tensor::dtype;
-use super::control::subgraph;
-use super::place::at;
-use super::{Context, Importer, Names};
+use super::Importer;
+use super::place::Site;
 use crate::graph::ValueId;
 use crate::op::Op;
 use crate::tensor::Tensor;
@@ -21,21 +20,16 @@ impl Importer<'_> {
     /// heads of the queries share one of the keys and values if they are more.
     pub(super) fn flex_attention(
         &mut self,
-        context: &Context<'_>,
-        names: &Names<'_>,
-        node: &NodeProto,
-        label: &str,
-        inputs: &[Option<ValueId>],
-        position: usize,
+        site: &Site<'_>,
     ) -> Result<Vec<Option<ValueId>>, OnnxError> {
-        let error = |reason: String| at(context, node, position, &reason, "export it again");
+        let &Site { context, node, label, inputs, .. } = site;
+        let error = |reason: String| site.error(&reason, "export it again");
         self.builder.scope.name = label.to_owned();
-        let (scores, sizes) = self.flex_scores(node, inputs).map_err(error)?;
-        let scores = self.modified(context, names, node, label, ("score_mod", scores), position)?;
+        let (scores, sizes) = self.flex_scores(site).map_err(error)?;
+        let scores = self.modified(site, "score_mod", scores)?;
         let last = [("axis", (-1i64).into())];
         let weights = self.made(Op::Softmax, &[scores], &last).map_err(error)?;
-        let weights =
-            self.modified(context, names, node, label, ("prob_mod", weights), position)?;
+        let weights = self.modified(site, "prob_mod", weights)?;
         let y = self.flex_sum(weights, inputs, sizes).map_err(error)?;
         if let Some(name) = node.output.first() {
             self.builder.rename(y, &format!("{}{name}", context.prefix));
@@ -45,12 +39,8 @@ impl Importer<'_> {
 
     /// The scores `[batch, heads, rows, columns]` in the type of the softmax, and the sizes of the queries, the number
     /// of heads of the keys in place of their elements.
-    fn flex_scores(
-        &mut self,
-        node: &NodeProto,
-        inputs: &[Option<ValueId>],
-    ) -> Result<(ValueId, [usize; 4]), String> {
-        let [Some(q), Some(k), Some(v)] = inputs[..] else {
+    fn flex_scores(&mut self, site: &Site<'_>) -> Result<(ValueId, [usize; 4]), String> {
+        let [Some(q), Some(k), Some(v)] = site.inputs[..] else {
             return Err("an operand is missing".to_owned());
         };
         let [q_type, k_type, v_type] = [q, k, v].map(|x| self.builder.ty(x).clone());
@@ -62,8 +52,7 @@ impl Importer<'_> {
         if *shared == 0 || !heads.is_multiple_of(*shared) {
             return Err(format!("{shared} heads of keys do not divide {heads}"));
         }
-        let attribute = |name: &str| node.attribute.iter().find(|a| a.name() == name);
-        let scale = attribute("scale").map_or(1.0 / (*size as f32).sqrt(), |a| a.f());
+        let scale = site.attribute("scale").map_or(1.0 / (*size as f32).sqrt(), |a| a.f());
         let root = crate::eval::cast(&Tensor::scalar(scale.sqrt()), q_type.dtype);
         let root = self.constant("root", root.ok_or("the queries are no floats")?);
         let q = self.made(Op::Mul, &[q, root], &[])?;
@@ -74,7 +63,7 @@ impl Importer<'_> {
         let scores = self.made(Op::MatMul, &[q, k], &[])?;
         let apart = [*batch, *heads, *rows, *columns];
         let scores = self.made(Op::Reshape, &[scores], &[("shape", apart.as_slice().into())])?;
-        let precision = match attribute("softmax_precision") {
+        let precision = match site.attribute("softmax_precision") {
             Some(a) => dtype(i32::try_from(a.i()).unwrap_or(0))?,
             None if q_type.dtype == DType::F64 => DType::F64,
             None => DType::F32,
@@ -104,22 +93,14 @@ impl Importer<'_> {
     }
 
     /// What a subgraph of one operand makes of a value; the value, where the node has no such subgraph.
-    fn modified(
-        &mut self,
-        context: &Context<'_>,
-        names: &Names<'_>,
-        node: &NodeProto,
-        label: &str,
-        (name, x): (&str, ValueId),
-        position: usize,
-    ) -> Result<ValueId, OnnxError> {
-        let Some(graph) = subgraph(node, name) else { return Ok(x) };
-        let made = self.subgraph(context, names, graph, &format!("{label}/{name}/"), &[Some(x)])?;
-        self.builder.scope.name = label.to_owned();
+    fn modified(&mut self, site: &Site<'_>, name: &str, x: ValueId) -> Result<ValueId, OnnxError> {
+        let Some(graph) = site.graph(name) else { return Ok(x) };
+        let made = self.subgraph(site, graph, &format!("{}/{name}/", site.label), &[Some(x)])?;
+        self.builder.scope.name = site.label.to_owned();
         let same = |y: &ValueId| self.builder.ty(*y) == self.builder.ty(x);
         made.first().copied().flatten().filter(same).ok_or_else(|| {
             let reason = format!("`{name}` does not keep the type of its operand");
-            at(context, node, position, &reason, "export it again")
+            site.error(&reason, "export it again")
         })
     }
 }

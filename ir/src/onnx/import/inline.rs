@@ -2,7 +2,7 @@
 
 use super::super::error::OnnxError;
 use super::super::proto::{AttributeProto, FunctionProto, NodeProto};
-use super::place::at;
+use super::place::Site;
 use super::{Context, Importer, Names, is_standard};
 use crate::graph::ValueId;
 use std::collections::{BTreeMap, HashMap};
@@ -16,14 +16,11 @@ const DEPTH_LIMIT: usize = 64;
 impl Importer<'_> {
     pub(super) fn call(
         &mut self,
-        context: &Context<'_>,
+        site: &Site<'_>,
         function: &FunctionProto,
-        node: &NodeProto,
-        label: &str,
-        inputs: &[Option<ValueId>],
-        position: usize,
     ) -> Result<Vec<Option<ValueId>>, OnnxError> {
-        let error = |reason: &str| at(context, node, position, reason, "export it again");
+        let &Site { context, node, label, inputs, .. } = site;
+        let error = |reason: &str| site.error(reason, "export it again");
         if context.depth >= DEPTH_LIMIT {
             return Err(error("functions call each other without end"));
         }

@@ -1,8 +1,39 @@
 //! Where in a file something is: names of nodes, and errors at them.
 
 use super::super::error::{At, OnnxError};
-use super::super::proto::NodeProto;
-use super::{Context, is_standard};
+use super::super::proto::{AttributeProto, GraphProto, NodeProto};
+use super::{Context, Names, is_standard};
+use crate::graph::ValueId;
+
+/// A node that the importer stands at.
+pub(super) struct Site<'s> {
+    pub context: &'s Context<'s>,
+    /// The names that are visible.
+    pub names: &'s Names<'s>,
+    pub node: &'s NodeProto,
+    pub label: &'s str,
+    /// Its operands, those left out as `None`.
+    pub inputs: &'s [Option<ValueId>],
+    /// The number of the node in its list.
+    pub position: usize,
+}
+
+impl Site<'_> {
+    /// An error at the node.
+    pub(super) fn error(&self, reason: &str, remedy: &str) -> OnnxError {
+        at(self.context, self.node, self.position, reason, remedy)
+    }
+
+    /// An attribute of the node, by name.
+    pub(super) fn attribute(&self, name: &str) -> Option<&AttributeProto> {
+        self.node.attribute.iter().find(|a| a.name() == name)
+    }
+
+    /// A graph that the node has as an attribute.
+    pub(super) fn graph(&self, name: &str) -> Option<&GraphProto> {
+        self.attribute(name)?.g.as_ref()
+    }
+}
 
 /// An error at a node.
 pub(super) fn at(

@@ -10,8 +10,8 @@ use super::super::proto::{
     tensor_shape_proto::{Dimension, dimension},
     type_proto,
 };
-use super::place::at;
-use super::{Context, Importer, Names, bindings};
+use super::place::Site;
+use super::{Importer, bindings};
 use crate::graph::ValueId;
 use crate::op::Op;
 use std::borrow::Cow;
@@ -112,20 +112,14 @@ fn text(bytes: &[u8]) -> String {
 
 impl Importer<'_> {
     /// Appends a `Gradient`: the derivatives of the value that `y` names by those that `xs` name.
-    pub(super) fn gradient(
-        &mut self,
-        context: &Context<'_>,
-        names: &Names<'_>,
-        node: &NodeProto,
-        label: &str,
-        position: usize,
-    ) -> Result<Vec<Option<ValueId>>, OnnxError> {
-        let error = |reason: String| at(context, node, position, &reason, "export it again");
-        let attribute = |name: &str| node.attribute.iter().find(|a| a.name() == name);
-        let xs: Vec<String> = attribute("xs")
+    pub(super) fn gradient(&mut self, site: &Site<'_>) -> Result<Vec<Option<ValueId>>, OnnxError> {
+        let &Site { context, names, node, label, .. } = site;
+        let error = |reason: String| site.error(&reason, "export it again");
+        let xs: Vec<String> = site
+            .attribute("xs")
             .map(|a| a.strings.iter().map(|s| text(s)).collect())
             .unwrap_or_default();
-        let y = attribute("y").and_then(|a| a.s.as_deref()).map(text).unwrap_or_default();
+        let y = site.attribute("y").and_then(|a| a.s.as_deref()).map(text).unwrap_or_default();
         let find = |name: &str| {
             names.get(name).ok_or_else(|| error(format!("`{name}` is defined by nothing")))
         };
