@@ -137,6 +137,24 @@ fn products_run_along_an_axis() {
 }
 
 #[test]
+fn determinants_need_pivots() {
+    // One that begins with a zero, a permutation, one of rank 2, and one of a single row.
+    let x = vec![
+        0.0f32, 2.0, 1.0, 3.0, -1.0, 2.0, 1.0, 4.0, -2.0, //
+        0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, //
+        1.0, 2.0, 3.0, 2.0, 4.0, 6.0, 1.0, 0.0, 1.0,
+    ];
+    let inputs = [("x", Tensor::new([3, 3, 3], x)), ("z", Tensor::new([1, 1], vec![-5.0f32]))];
+    let nodes = vec![node("Det", "x", "y", &[]), node("Det", "z", "w", &[])];
+    let found = evaluated(nodes, &inputs, &["y", "w"]);
+    assert_eq!(found[0].shape(), [3]);
+    for (found, expected) in found[0].to_f64().unwrap().iter().zip([29.0, 1.0, 0.0]) {
+        assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+    }
+    assert_eq!(found[1], Tensor::scalar(-5f32));
+}
+
+#[test]
 fn what_is_known_decides_what_is_kept() {
     let x = Tensor::new([2, 3], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
     let nodes = vec![

@@ -8,6 +8,7 @@
 //! (docs/ContribOperators.md, orttraining/core/graph/training_op_defs.cc).
 
 mod causal;
+mod determinant;
 mod forward;
 mod fused;
 mod gradient;
@@ -68,6 +69,7 @@ const TABLE: &[(&str, &str, Rule)] = &[
     ("", "TensorScatter", indexing::tensor_scatter),
     ("", "LinearAttention", causal::linear_attention),
     ("", "CausalConvWithState", causal::convolution),
+    ("", "Det", determinant::determinant),
     ("", "CumProd", forward::cum_prod),
     ("", "NonZero", indexing::non_zero),
     ("", "Compress", indexing::compress),
