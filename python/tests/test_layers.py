@@ -142,6 +142,43 @@ def test_losses(name, tmp_path):
     exported(model, loss, torch.randn(5, 4), tuple(targets), tmp_path)
 
 
+@pytest.mark.parametrize("joined", [False, True])
+def test_ctc_loss(joined, tmp_path):
+    """Labels in a row, an empty target, one that is too long for its input, and inputs of several lengths."""
+    torch.manual_seed(0)
+    labels = torch.tensor([[2, 2, 3, 1], [1, 1, 1, 1], [4, 1, 2, 3], [3, 2, 1, 1]])
+    lengths = torch.tensor([3, 0, 4, 2])
+    if joined:
+        labels = torch.cat([row[:n] for row, n in zip(labels, lengths)])
+    model = nn.Sequential(nn.Linear(4, 5), nn.LogSoftmax(2))
+    steps = torch.tensor([8, 6, 3, 7])
+    loss = nn.CTCLoss(zero_infinity=True)
+    exported(model, loss, torch.randn(8, 4, 4), (labels, steps, lengths), tmp_path)
+
+
+SAMPLES = [
+    ("bilinear", "zeros", False, (2, 3, 5, 6)),
+    ("bilinear", "border", True, (2, 1, 3, 5, 4)),
+    ("nearest", "reflection", False, (2, 3, 5, 6)),
+    ("bicubic", "reflection", True, (2, 3, 5, 6)),
+]
+
+
+@pytest.mark.parametrize("mode, padding, aligned, shape", SAMPLES)
+def test_samples_at_computed_places(mode, padding, aligned, shape, tmp_path):
+    """Image and places both have a gradient."""
+    torch.manual_seed(0)
+    rank = len(shape) - 2
+    grid = torch.rand(2, *shape[2:], rank) * 3 - 1.5
+
+    def sampled(x):
+        shift = torch.stack([x.mean(1)] * rank, -1) / 10
+        return F.grid_sample(x, grid + shift, mode, padding, aligned)
+
+    model, x = Scaled(shape, Function(sampled)), torch.randn(shape)
+    exported(model, F.mse_loss, x, torch.randn(shape), tmp_path)
+
+
 def test_a_variance_below_the_floor_keeps_its_gradient(tmp_path):
     loss = lambda found, y: F.gaussian_nll_loss(found[:, :2], y, found[:, 2:].exp(), eps=1.0)  # noqa: E731
     exported(Scaled((5, 4), nn.Identity()), loss, torch.randn(5, 4), torch.randn(5, 2), tmp_path)

@@ -92,13 +92,6 @@ def test_refuses_an_operator_without_translation_by_name(tmp_path):
     refused(Exponential(4, 4, False), match, tmp_path, loss=F.mse_loss, example=example)
 
 
-def test_refuses_ctc_loss(tmp_path):
-    model = nn.Sequential(nn.Linear(4, 5), nn.LogSoftmax(2))
-    example = torch.randn(6, 2, 4), torch.randint(1, 5, (2, 3))
-    loss = lambda found, y: F.ctc_loss(found, y, (6, 6), (2, 3))  # noqa: E731
-    refused(model, "ctc_loss has no ONNX translation", tmp_path, loss=loss, example=example)
-
-
 def test_refuses_the_largest_of_bags_of_different_sizes(tmp_path):
     class Bags(nn.EmbeddingBag):
         def forward(self, x):

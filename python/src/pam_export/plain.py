@@ -19,7 +19,9 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from .ctc import ctc_loss
 from .errors import ExportError
+from .sampling import grid_sample
 
 _BatchNorm = torch.nn.modules.batchnorm._BatchNorm
 
@@ -119,14 +121,6 @@ def rrelu(input, lower=1 / 8, upper=1 / 3, training=False, inplace=False):
     return F.leaky_relu(input, (lower + upper) / 2)
 
 
-def ctc_loss(*arguments, **options):
-    """Refused: a recursion over time whose kernel has no translation."""
-    raise ExportError(
-        "ctc_loss has no ONNX translation: export the model without it, or write its recursion over "
-        "the time steps with torch.logsumexp"
-    )
-
-
 def _adaptive_log_softmax(self, input_: Tensor, target_: Tensor):
     """All clusters for all rows, since which ones a batch needs depends on its values."""
     target = torch.atleast_1d(target_).unsqueeze(1)
@@ -143,6 +137,7 @@ class PlainFunctions(TorchFunctionMode):
         F.multilabel_margin_loss: multilabel_margin_loss,
         F.embedding: embedding,
         F.embedding_bag: embedding_bag,
+        F.grid_sample: grid_sample,
         F.rrelu: rrelu,
         F.ctc_loss: ctc_loss,
         torch.cdist: cdist,
