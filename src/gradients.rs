@@ -4,7 +4,9 @@ use pam_ir::certify::{Target, certify};
 use pam_ir::graph::Graph;
 use pam_ir::tensor::Tensor;
 use pam_ir::types::Type;
-use pam_passes::{GradientEvidence, Gradients, Recognised, expand, gradient_check};
+use pam_passes::{
+    Detach, GradientEvidence, Gradients, Recognised, detaches, expand, gradient_check,
+};
 use pam_runtime::{Executor, PlanOptions, plan};
 
 /// Computes imported and regenerated gradients natively on random inputs, with zeros among the integers or
@@ -25,29 +27,71 @@ fn evaluated(source: &Graph, gradients: &Gradients, zeros: bool) -> Option<Execu
     Some(executor)
 }
 
-/// Finds the gradients that nothing but their values tells: of the values that may be it, the one that
-/// differentiating the forward pass gives.
+/// The disagreement of imported and regenerated gradients, relative to their size, that is more than rounding.
+pub const DISAGREEMENT: f64 = 1e-2;
+
+/// What the values of a step's gradients tell of it: which of the possible ones differentiating the forward pass gives,
+/// and which of the exporter's marks end a derivative. Of the choices of the latter, the first with which all gradients
+/// are found counts, or the one with which most are.
 pub fn recognise(source: &Graph, gradients: &Gradients) -> Recognised {
-    let mut recognised = Recognised::new();
-    // Zeros may be padding, to which nothing is given that the derivative would be.
-    let Some(executor) = evaluated(source, gradients, false) else { return recognised };
-    let value = |name: String| executor.output(&name).ok()?.to_f64();
-    for (parameter, possible) in &gradients.open {
-        let Some(own) = value(format!("regenerated.{parameter}")) else { continue };
-        let size = own.iter().fold(0f64, |m, x| m.max(x.abs()));
-        let gap = |i: usize| {
-            let other = value(format!("candidate.{parameter}.{i}"))?;
-            Some(largest_gap(&own, &other))
-        };
-        let gaps = (0..possible.len()).filter_map(|i| Some((i, gap(i).filter(|g| g.is_finite())?)));
-        let nearest = gaps.min_by(|a, b| a.1.total_cmp(&b.1));
-        if let Some((i, gap)) = nearest
-            && gap <= 1e-4 * size
-        {
-            recognised.insert(parameter.clone(), possible[i].clone());
+    let mut best: Option<(usize, Recognised)> = None;
+    let choices = Detach::CHOICES.into_iter().filter(|choice| *choice >= gradients.detach);
+    for detach in choices {
+        let (missing, recognised) = recognised(source, Gradients { detach, ..gradients.clone() });
+        if best.as_ref().is_none_or(|(least, _)| missing < *least) {
+            best = Some((missing, recognised));
+        }
+        let marked = detaches(source);
+        if missing == 0 || !marked {
+            break;
         }
     }
-    recognised
+    best.map_or_else(Recognised::default, |(_, recognised)| recognised)
+}
+
+/// The recognised gradients, and how many are not found.
+fn recognised(source: &Graph, mut asked: Gradients) -> (usize, Recognised) {
+    let mut recognised = Recognised { detach: asked.detach, ..Recognised::default() };
+    let all = asked.pairs.len() + asked.open.len();
+    if !asked.pairs.is_empty() {
+        let Some(executor) = evaluated(source, &asked, false) else { return (all, recognised) };
+        let off = disagreements(&executor, &asked).unwrap_or_default();
+        let off = off.into_iter().filter(|(error, _)| *error > DISAGREEMENT);
+        off.for_each(|(_, parameter)| asked.doubt(source, &parameter));
+    }
+    if asked.open.is_empty() {
+        return (0, recognised);
+    }
+    // Zeros may be padding, to which nothing is given that the derivative would be; without any, rows are too much alike
+    // to tell values apart that are not the same.
+    let [Some(ones), zeros] = [false, true].map(|zeros| evaluated(source, &asked, zeros)) else {
+        return (asked.open.len(), recognised);
+    };
+    let mut missing = 0;
+    for (parameter, possible) in &asked.open {
+        let gap = |executor: &Executor, i: usize| {
+            let value = |name: String| executor.output(&name).ok()?.to_f64();
+            let own = value(format!("regenerated.{parameter}"))?;
+            let other = value(format!("candidate.{parameter}.{i}"))?;
+            let size = own.iter().fold(0f64, |m, x| m.max(x.abs()));
+            // Nothing is recognised by being undefined.
+            let defined = own.iter().all(|x| x.is_finite());
+            let gap = largest_gap(&own, &other);
+            defined.then_some(if gap == 0.0 { 0.0 } else { gap / size })
+        };
+        let fitting = (0..possible.len()).filter(|&i| gap(&ones, i).is_some_and(|g| g <= 1e-4));
+        let rest = |i: usize| zeros.as_ref().and_then(|e| gap(e, i)).unwrap_or(0.0);
+        // The first of several, as others may be limits that do not bind.
+        let nearest =
+            fitting.map(|i| (i, rest(i))).min_by(|a, b| a.1.max(1e-4).total_cmp(&b.1.max(1e-4)));
+        match nearest {
+            Some((i, _)) => {
+                recognised.values.insert(parameter.clone(), possible[i].clone());
+            }
+            None => missing += 1,
+        }
+    }
+    (missing, recognised)
 }
 
 /// The largest difference of imported and regenerated gradients over the largest magnitude of a gradient,
@@ -57,6 +101,17 @@ pub fn disagreement(source: &Graph, gradients: &Gradients) -> Option<(f64, Strin
         return None;
     }
     let executor = evaluated(source, gradients, true)?;
+    let mut worst: Option<(f64, String)> = None;
+    for (error, parameter) in disagreements(&executor, gradients)? {
+        if worst.as_ref().is_none_or(|w| error > w.0) {
+            worst = Some((error, parameter));
+        }
+    }
+    worst
+}
+
+/// By how much the imported gradient of each parameter differs from the regenerated one.
+fn disagreements(executor: &Executor, gradients: &Gradients) -> Option<Vec<(f64, String)>> {
     let values = |kind: &str, p: &str| executor.output(&format!("{kind}.{p}")).ok()?.to_f64();
     let size = |x: &[f64]| x.iter().fold(0f64, |m, x| m.max(x.abs()));
     let mut pairs = Vec::with_capacity(gradients.pairs.len());
@@ -66,15 +121,11 @@ pub fn disagreement(source: &Graph, gradients: &Gradients) -> Option<(f64, Strin
     // A gradient that is a thousandth of the others, as that of a bias in front of a BatchNorm, is
     // rounding noise, and so is the difference.
     let floor = pairs.iter().map(|p| size(&p.1)).fold(0f64, f64::max) * 1e-3;
-    let mut worst: Option<(f64, String)> = None;
-    for (parameter, imported, own) in pairs {
-        let gap = largest_gap(&imported, &own);
-        let error = if gap == 0.0 { 0.0 } else { gap / size(&imported).max(floor) };
-        if worst.as_ref().is_none_or(|w| error > w.0) {
-            worst = Some((error, parameter.clone()));
-        }
-    }
-    worst
+    let error = |imported: &[f64], own: &[f64]| match largest_gap(imported, own) {
+        0.0 => 0.0,
+        gap => gap / size(imported).max(floor),
+    };
+    Some(pairs.iter().map(|(p, imported, own)| (error(imported, own), (*p).clone())).collect())
 }
 
 /// The largest difference of two lists; infinite where one is NaN and the other is not.

@@ -2,12 +2,12 @@
 
 use crate::args::PolicyArgs;
 use crate::failure::Failure;
-use crate::gradients::{disagreement, recognise};
+use crate::gradients::{DISAGREEMENT, disagreement, recognise};
 use crate::source::{Source, read_bytes};
 use pam_ir::certify::{Certified, Target, Violation, certify};
 use pam_ir::graph::Graph;
 use pam_ir::role::Mode;
-use pam_passes::{CompileError, Compiled, Policy, Recognised, compile_with, expand, unresolved};
+use pam_passes::{CompileError, Compiled, Policy, Recognised, compile_with, expand, uncertain};
 use pam_runtime::{Executor, Plan, PlanOptions, cuda, plan};
 use std::cell::OnceCell;
 use std::fmt::Display;
@@ -64,9 +64,6 @@ pub struct Step {
     disagreement: OnceCell<Option<(f64, String)>>,
 }
 
-/// The disagreement of imported and regenerated gradients, relative to their size, that is more than rounding.
-const DISAGREEMENT: f64 = 1e-2;
-
 impl Step {
     /// Compiles a source and asks the certifier.
     pub fn compile(source: &Source, policy: Policy) -> Result<Step, Failure> {
@@ -76,9 +73,9 @@ impl Step {
         }
         source.check_foreign()?;
         let fail = |e: CompileError| Failure::compile(source.path(), &source.graph, &e);
-        let recognised = match unresolved(&source.graph, &policy).map_err(fail)? {
+        let recognised = match uncertain(&source.graph, &policy).map_err(fail)? {
             Some((labelled, gradients)) => recognise(&labelled, &gradients),
-            None => Recognised::new(),
+            None => Recognised::default(),
         };
         let mut compiled = compile_with(&source.graph, &policy, &recognised).map_err(fail)?;
         let target = if policy.keeps_native() { Target::Mixed } else { Target::MultiplicationFree };

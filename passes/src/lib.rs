@@ -26,7 +26,7 @@ mod roles;
 mod simplify;
 pub mod step;
 
-pub use differentiate::{GradientEvidence, Gradients, Recognised};
+pub use differentiate::{Detach, GradientEvidence, Gradients, Recognised};
 pub use fold::Folded;
 pub use policy::{Backward, Multiplier, Policy};
 pub use roles::Evidence;
@@ -118,11 +118,11 @@ pub struct Compiled {
 /// # Errors
 /// Names the node that cannot be rewritten.
 pub fn compile(graph: &Graph, policy: &Policy) -> Result<Compiled, CompileError> {
-    compile_with(graph, policy, &Recognised::new())
+    compile_with(graph, policy, &Recognised::default())
 }
 
 /// Rewrites a graph under a policy, with gradients that were recognised by their values, see
-/// [`unresolved`].
+/// [`uncertain`].
 ///
 /// # Errors
 /// Names the node that cannot be rewritten.
@@ -131,7 +131,7 @@ pub fn compile_with(
     policy: &Policy,
     recognised: &Recognised,
 ) -> Result<Compiled, CompileError> {
-    let Labelled { source, folded, evidence, caught } = label(graph, policy);
+    let Labelled { source, folded, evidence, caught } = label(graph, policy, recognised);
     let arithmetic =
         policy.arithmetic().map_err(|e| CompileError::general(e, "use one of them"))?;
     let gradients = gradients(&source, policy, recognised)?;
@@ -164,31 +164,42 @@ struct Labelled {
     caught: Vec<usize>,
 }
 
-fn label(graph: &Graph, policy: &Policy) -> Labelled {
+fn label(graph: &Graph, policy: &Policy, recognised: &Recognised) -> Labelled {
     let (mut source, folded) = fold::fold(graph);
-    let evidence = roles::assign(&mut source);
+    let evidence = roles::assign(&mut source, recognised);
     components::assign(&mut source);
     let caught = policy.assign(&mut source);
     check(&source, "labelling");
     Labelled { source, folded, evidence, caught }
 }
 
-/// The labelled graph and its gradients, where they are to be computed anew and neither names nor the
-/// graph's shape tell which value is the gradient of some parameter. Whoever can execute the graph of
-/// [`gradient_check`] recognises it by its values.
+/// The labelled graph and its gradients, where they are to be computed anew and no more than the graph's shape, if that,
+/// tells which value is the gradient of some parameter, or where marks of the exporter may end derivatives. Whoever can
+/// execute the graph of [`gradient_check`] recognises by the values what is right.
 ///
 /// # Errors
 /// Where the graph cannot be differentiated under the policy.
-pub fn unresolved(
+pub fn uncertain(
     graph: &Graph,
     policy: &Policy,
 ) -> Result<Option<(Graph, Gradients)>, CompileError> {
     if policy.backward != Backward::Regenerate && !policy.wants_exact() {
         return Ok(None);
     }
-    let source = label(graph, policy).source;
-    let found = gradients(&source, policy, &Recognised::new())?;
-    Ok(found.filter(|g| !g.open.is_empty()).map(|g| (source, g)))
+    let nothing = Recognised::default();
+    let source = label(graph, policy, &nothing).source;
+    let found = gradients(&source, policy, &nothing)?;
+    let marked = detaches(&source);
+    let uncertain = |g: &Gradients| {
+        let by_shape = g.evidence == GradientEvidence::Shape;
+        g.evidence != GradientEvidence::Op && (!g.open.is_empty() || by_shape || marked)
+    };
+    Ok(found.filter(uncertain).map(|g| (source, g)))
+}
+
+/// Whether a graph has marks of the exporter that end derivatives, where `detach()` was.
+pub fn detaches(graph: &Graph) -> bool {
+    graph.nodes.iter().any(differentiate::is_detached)
 }
 
 /// The gradients that are to be computed anew; none where the imported backward pass is kept.

@@ -5,6 +5,7 @@
 //! optimizer, the rest is metric.
 
 use crate::components::of_op;
+use crate::differentiate::Recognised;
 use pam_ir::graph::{Graph, Node, NodeId, Output, Source, ValueId};
 use pam_ir::op::Op;
 use pam_ir::role::{Component, Role};
@@ -29,14 +30,15 @@ impl Evidence {
     }
 }
 
-pub(crate) fn assign(graph: &mut Graph) -> Evidence {
+/// Gives each node a role. What depends on gradients that were recognised by their values is the optimizer's.
+pub(crate) fn assign(graph: &mut Graph, recognised: &Recognised) -> Evidence {
     let stated = |n: &Node| n.metadata.get("pam.role").and_then(|r| Role::from_name(r));
     let evidence = if graph.nodes.iter().any(|n| stated(n).is_some()) {
         Evidence::Metadata
     } else {
         Evidence::Shape
     };
-    let guessed = guess(graph);
+    let guessed = guess(graph, recognised);
     for (node, guess) in graph.nodes.iter_mut().zip(guessed) {
         node.role = stated(node).unwrap_or(guess);
     }
@@ -56,7 +58,7 @@ pub(crate) fn loss_output(graph: &Graph) -> Option<&Output> {
     named.or(spoken).or(all.first()).copied()
 }
 
-fn guess(graph: &Graph) -> Vec<Role> {
+fn guess(graph: &Graph, recognised: &Recognised) -> Vec<Role> {
     let bound: BTreeSet<&str> = graph.bindings.iter().map(|b| b.new.as_str()).collect();
     let state: Vec<&Output> =
         graph.outputs.iter().filter(|o| bound.contains(o.name.as_str())).collect();
@@ -71,16 +73,24 @@ fn guess(graph: &Graph) -> Vec<Role> {
         (descendants(graph, &loss_part), descendants(graph, &forward));
     // New state that the forward pass determines, such as running statistics, belongs to it.
     let by = |v: ValueId, marks: &[bool]| graph.producer(v).is_some_and(|n| marks[n.index()]);
-    let statistics = state.iter().map(|o| o.value);
+    // Where it trains, but nothing depends on the loss, derivatives start elsewhere, as that of a sum of squares does.
+    let old: BTreeSet<&str> = graph.bindings.iter().map(|b| b.old.as_str()).collect();
+    let read = graph.nodes.iter().zip(&forward).filter(|(_, forward)| **forward);
+    let mut read = read.flat_map(|(node, _)| node.inputs.iter().flatten());
+    let trains = read.any(|&v| old.contains(graph.value(v).name.as_str()));
+    let told = !trains || state.iter().any(|o| by(o.value, &after_loss));
+    let statistics = state.iter().map(|o| o.value).filter(|_| told);
     let statistics = statistics.filter(|&v| by(v, &after_forward) && !by(v, &after_loss));
     let statistics = graph.ancestors(statistics);
     let to_state = graph.ancestors(state.iter().map(|o| o.value));
     let optimizer = optimizer(graph, &forward, state.iter().map(|o| o.value).collect());
+    let known: BTreeSet<&str> = recognised.values.values().map(String::as_str).collect();
+    let behind = behind(graph, &known);
     (0..graph.nodes.len())
         .map(|i| match () {
             () if loss_part[i] => Role::Loss,
             () if forward[i] || statistics[i] => Role::Forward,
-            () if optimizer[i] => Role::Optimizer,
+            () if optimizer[i] || behind[i] && to_state[i] => Role::Optimizer,
             () if to_state[i] => Role::Backward,
             () => Role::Metric,
         })
@@ -93,6 +103,18 @@ fn descendants(graph: &Graph, marked: &[bool]) -> Vec<bool> {
     for (i, node) in graph.nodes.iter().enumerate() {
         let mut producers = node.inputs.iter().flatten().filter_map(|&v| graph.producer(v));
         all[i] = all[i] || producers.any(|p| all[p.index()]);
+    }
+    all
+}
+
+/// The nodes that depend on one of the named values.
+fn behind(graph: &Graph, known: &BTreeSet<&str>) -> Vec<bool> {
+    let mut all = vec![false; graph.nodes.len()];
+    for (i, node) in graph.nodes.iter().enumerate().filter(|_| !known.is_empty()) {
+        all[i] = node.inputs.iter().flatten().any(|&v| {
+            known.contains(graph.value(v).name.as_str())
+                || graph.producer(v).is_some_and(|p| all[p.index()])
+        });
     }
     all
 }
@@ -132,6 +154,8 @@ fn elementwise(op: Op) -> bool {
             | Op::Pow
             | Op::Reciprocal
             | Op::Neg
+            | Op::Sign
+            | Op::Abs
             | Op::Identity
             | Op::Cast
             | Op::Max
@@ -139,6 +163,13 @@ fn elementwise(op: Op) -> bool {
             | Op::Clip
             | Op::Where
             | Op::Equal
+            | Op::Less
+            | Op::LessOrEqual
+            | Op::Greater
+            | Op::GreaterOrEqual
+            | Op::Not
+            | Op::And
+            | Op::Or
     )
 }
 

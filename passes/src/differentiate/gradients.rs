@@ -1,5 +1,6 @@
 //! Where a training step holds the gradient of each trained parameter.
 
+use super::Detach;
 use crate::roles::loss_output;
 use pam_ir::graph::{Binding, Graph, NodeId, Source, ValueId};
 use pam_ir::op::Op;
@@ -46,10 +47,34 @@ pub struct Gradients {
     /// Parameters whose gradient neither names nor the graph's shape tell, with the values that may be
     /// it.
     pub open: Vec<(String, Vec<String>)>,
+    /// Which marks of the exporter end a derivative.
+    pub detach: Detach,
 }
 
-/// Gradients that were recognised by their values: parameter to value.
-pub type Recognised = BTreeMap<String, String>;
+impl Gradients {
+    /// Asks again for the gradient of a parameter: whatever the graph's shape says, it may be any of the values on the
+    /// way to the new one. Such are optimizers that begin with reductions or other ops that backward passes have, too.
+    pub fn doubt(&mut self, graph: &Graph, parameter: &str) {
+        let Some(binding) = graph.bindings.iter().find(|b| b.old == parameter) else { return };
+        let old = graph.inputs.iter().find(|&&v| graph.value(v).name == binding.old);
+        let new = graph.outputs.iter().find(|o| o.name == binding.new);
+        let loss = graph.values.iter().position(|v| v.name == self.loss);
+        if let (Some(&old), Some(new), Some(loss)) = (old, new, loss) {
+            let forward = depends_on(graph, ValueId(loss as u32));
+            self.pairs.retain(|(p, _)| p != parameter);
+            self.open.push((parameter.to_owned(), candidates(graph, new.value, old, &forward)));
+        }
+    }
+}
+
+/// What was recognised of a step's gradients by their values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recognised {
+    /// Parameters, and the values that are their gradients.
+    pub values: BTreeMap<String, String>,
+    /// Which marks of the exporter end a derivative.
+    pub detach: Detach,
+}
 
 /// Finds the gradients of a labelled training step; `None` where it has no loss or trains nothing.
 ///
@@ -82,6 +107,7 @@ pub fn find(graph: &Graph, recognised: &Recognised) -> Result<Option<Gradients>,
         pairs: Vec::new(),
         evidence: GradientEvidence::Metadata,
         open: Vec::new(),
+        detach: recognised.detach,
     };
     for Binding { new, old } in &graph.bindings {
         let (Some(&parameter), Some(&next)) = (inputs.get(old.as_str()), outputs.get(new.as_str()))
@@ -96,7 +122,8 @@ pub fn find(graph: &Graph, recognised: &Recognised) -> Result<Option<Gradients>,
         let fits = |v: &ValueId| graph.ty(*v) == graph.ty(parameter);
         let by_metadata = stated.get(old).and_then(|g| values.get(g.as_str())).filter(|v| fits(v));
         let by_name = values.get(format!("{old}_grad").as_str()).filter(|v| fits(v));
-        let by_value = recognised.get(old).and_then(|g| values.get(g.as_str())).filter(|v| fits(v));
+        let by_value =
+            recognised.values.get(old).and_then(|g| values.get(g.as_str())).filter(|v| fits(v));
         let (gradient, evidence) = match (by_metadata, by_name, by_value) {
             (Some(&v), ..) => (v, GradientEvidence::Metadata),
             (None, Some(&v), _) => (v, GradientEvidence::Names),
@@ -116,6 +143,9 @@ pub fn find(graph: &Graph, recognised: &Recognised) -> Result<Option<Gradients>,
         found.evidence = found.evidence.max(evidence);
         found.pairs.push((old.clone(), graph.value(gradient).name.clone()));
     }
+    let parameters = found.pairs.iter().map(|(p, _)| p).chain(found.open.iter().map(|(p, _)| p));
+    let parameters: Vec<ValueId> = parameters.map(|p| inputs[p.as_str()]).collect();
+    found.detach = found.detach.reaching(graph, loss.value, &parameters);
     Ok((!found.pairs.is_empty() || !found.open.is_empty()).then_some(found))
 }
 
@@ -143,6 +173,7 @@ fn asked(graph: &Graph) -> Option<Gradients> {
             pairs: Vec::new(),
             evidence: GradientEvidence::Op,
             open: Vec::new(),
+            detach: Detach::All,
         });
         all.pairs.extend(pairs);
     }

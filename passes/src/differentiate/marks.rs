@@ -5,11 +5,73 @@
 //! %detach : [num_users=1] = call_function[target=torch.ops.aten.detach.default](args = (%linear,), kwargs = {})
 //! ```
 
-use pam_ir::graph::{Graph, Node};
+use pam_ir::graph::{Graph, Node, ValueId};
 use pam_ir::op::Op;
 
 /// The key among the metadata of a node.
 const KEY: &str = "pkg.torch.onnx.fx_node";
+
+/// Which `detach` end a derivative. Where a whole step was recorded, PyTorch's own code has put in some: around
+/// parameters and the loss, and where a derivative is itself differentiated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Detach {
+    /// All of them.
+    #[default]
+    All,
+    /// Those that are neither of an input nor give an output.
+    Inner,
+    /// None of them.
+    None,
+}
+
+impl Detach {
+    /// All choices, that which believes most in what the file says first.
+    pub const CHOICES: [Detach; 3] = [Detach::All, Detach::Inner, Detach::None];
+
+    /// Takes the mark off the nodes of a graph that end no derivative.
+    pub(super) fn unmark(self, graph: &mut Graph) {
+        let mut outer = vec![false; graph.values.len()];
+        graph.inputs.iter().for_each(|v| outer[v.index()] = true);
+        let mut given = vec![false; graph.values.len()];
+        graph.outputs.iter().for_each(|o| given[o.value.index()] = true);
+        // Several of them may follow each other.
+        for node in graph.nodes.iter().rev().filter(|n| is_detached(n)) {
+            if let (Some(x), Some(y)) = (node.input(0), node.output(0)) {
+                given[x.index()] |= given[y.index()];
+            }
+        }
+        for node in graph.nodes.iter_mut().filter(|n| is_detached(n)) {
+            let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { continue };
+            outer[y.index()] = outer[x.index()];
+            if self == Detach::None
+                || self == Detach::Inner && (outer[x.index()] || given[y.index()])
+            {
+                node.metadata.remove(KEY);
+            }
+        }
+    }
+
+    /// The first choice from this one on with which the loss is seen to depend on all of some values.
+    pub(super) fn reaching(self, graph: &Graph, loss: ValueId, wanted: &[ValueId]) -> Detach {
+        let reaches = |choice: &Detach| {
+            let mut unmarked = graph.clone();
+            choice.unmark(&mut unmarked);
+            let mut needed = vec![false; graph.values.len()];
+            needed[loss.index()] = true;
+            for node in unmarked.nodes.iter().rev().filter(|n| !is_detached(n)) {
+                if node.outputs.iter().flatten().any(|v| needed[v.index()]) {
+                    node.inputs.iter().flatten().for_each(|v| needed[v.index()] = true);
+                }
+            }
+            wanted.iter().all(|v| needed[v.index()])
+        };
+        let from = Detach::CHOICES.into_iter().filter(|choice| *choice >= self);
+        if !graph.nodes.iter().any(is_detached) {
+            return self;
+        }
+        from.clone().find(reaches).unwrap_or(Detach::None)
+    }
+}
 
 /// Whether a node is what `detach()` became.
 pub(crate) fn is_detached(node: &Node) -> bool {

@@ -19,6 +19,7 @@ mod table;
 mod vjp;
 
 pub use gradients::{GradientEvidence, Gradients, Recognised, find};
+pub use marks::Detach;
 pub(crate) use marks::{is_detached, lost_detach};
 pub(crate) use regenerate::{answer, check_graph, regenerate};
 

@@ -29,7 +29,8 @@ pub(crate) fn regenerate(
     let (before, after) = parts(graph, loss, &cut);
     let on_path = graph.ancestors([loss]);
     let on_path: Vec<bool> = before.iter().chain(&after).map(|n| on_path[n.index()]).collect();
-    let ordered = graph.with_nodes(&[&before[..], &after[..]].concat());
+    let mut ordered = graph.with_nodes(&[&before[..], &after[..]].concat());
+    found.detach.unmark(&mut ordered);
     let mut rewrites = Vec::new();
     let rebuilt = ordered.rebuild(|r, id, node| {
         let decomposed = on_path[id.index()] && node.mode == Mode::Native;
@@ -79,6 +80,7 @@ pub(crate) fn check_graph(graph: &Graph, found: &Gradients) -> Result<Graph, Com
     let values = by_name(graph);
     let loss = values[found.loss.as_str()];
     let mut native = graph.clone();
+    found.detach.unmark(&mut native);
     native.bindings.clear();
     native.outputs.clear();
     let mut output = |name: String, value: ValueId| native.outputs.push(Output { name, value });
