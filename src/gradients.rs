@@ -3,7 +3,7 @@
 use pam_ir::certify::{Target, certify};
 use pam_ir::graph::Graph;
 use pam_ir::tensor::Tensor;
-use pam_ir::types::Type;
+use pam_ir::types::{DType, Type};
 use pam_passes::{
     Detach, GradientEvidence, Gradients, Recognised, detaches, expand, gradient_check,
 };
@@ -67,6 +67,8 @@ fn recognised(source: &Graph, mut asked: Gradients) -> (usize, Recognised) {
     let [Some(ones), zeros] = [false, true].map(|zeros| evaluated(source, &asked, zeros)) else {
         return (asked.open.len(), recognised);
     };
+    let half = source.values.iter().any(|v| matches!(v.ty.dtype, DType::F16 | DType::BF16));
+    let rounding = if half { DISAGREEMENT } else { 1e-4 };
     let mut missing = 0;
     for (parameter, possible) in &asked.open {
         let gap = |executor: &Executor, i: usize| {
@@ -79,11 +81,12 @@ fn recognised(source: &Graph, mut asked: Gradients) -> (usize, Recognised) {
             let gap = largest_gap(&own, &other);
             defined.then_some(if gap == 0.0 { 0.0 } else { gap / size })
         };
-        let fitting = (0..possible.len()).filter(|&i| gap(&ones, i).is_some_and(|g| g <= 1e-4));
+        let fitting = (0..possible.len()).filter(|&i| gap(&ones, i).is_some_and(|g| g <= rounding));
         let rest = |i: usize| zeros.as_ref().and_then(|e| gap(e, i)).unwrap_or(0.0);
         // The first of several, as others may be limits that do not bind.
-        let nearest =
-            fitting.map(|i| (i, rest(i))).min_by(|a, b| a.1.max(1e-4).total_cmp(&b.1.max(1e-4)));
+        let nearest = fitting
+            .map(|i| (i, rest(i)))
+            .min_by(|a, b| a.1.max(rounding).total_cmp(&b.1.max(rounding)));
         match nearest {
             Some((i, _)) => {
                 recognised.values.insert(parameter.clone(), possible[i].clone());

@@ -163,13 +163,6 @@ fn elementwise(op: Op) -> bool {
             | Op::Clip
             | Op::Where
             | Op::Equal
-            | Op::Less
-            | Op::LessOrEqual
-            | Op::Greater
-            | Op::GreaterOrEqual
-            | Op::Not
-            | Op::And
-            | Op::Or
     )
 }
 
