@@ -3,6 +3,7 @@
 mod common;
 
 use common::{expect, fixture, model, refused};
+use pam_ir::tensor::Tensor;
 use std::path::Path;
 
 /// Trains ten epochs on the digits; the test accuracy in percent.
@@ -92,6 +93,49 @@ fn an_interrupted_run_goes_on_with_the_same_bits() {
         &at("out.npz"),
     ];
     expect(0, args);
+}
+
+/// Random numbers are those of the step, and the same ones after a resumption.
+#[test]
+fn each_step_drops_out_other_elements() {
+    let text = "graph g {
+        in x: f32[4,16]
+        in w: f32[16] = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+        const c: f32[] = 0.5
+        p: f32[4,16] = Mul(x, w)
+        d: f32[4,16] = Dropout(p) {ratio=f32[] 0.5, seed=3, training_mode=bool[] true}
+        l: f32[] = ReduceSum(d) {keepdims=0}
+        n: f32[16] = Mul(w, c)
+        out loss = l
+        out new.w = n
+        bind new.w -> w
+    }";
+    let graph = pam_ir::text::parse(text, &[]).unwrap();
+    let model = pam_ir::onnx::export::export(&graph, &Default::default(), &Default::default());
+    let folder = tempfile::tempdir().unwrap();
+    let at = |file: &str| folder.path().join(file).to_str().unwrap().to_owned();
+    std::fs::write(at("step.onnx"), prost::Message::encode_to_vec(&model.unwrap())).unwrap();
+    let ones = Tensor::new([24, 16], vec![1f32; 24 * 16]);
+    pam_runtime::io::npz::write(at("data.npz").as_ref(), &[("x".to_owned(), ones)]).unwrap();
+    let losses = |stop: &str, metrics: &str, resume: &[&str]| {
+        let (step, data, state) = (at("step.onnx"), at("data.npz"), at("state.safetensors"));
+        let metrics = at(metrics);
+        let args = ["train", &step, "--data", &data, "-q", "--stop-after", stop];
+        let more = ["--metrics", &metrics, "--state", &state];
+        expect(0, [&args[..], &more, resume].concat());
+        let lines = std::fs::read_to_string(metrics).unwrap();
+        let lines = lines.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+        // The state halves in each step.
+        let scaled =
+            |l: serde_json::Value| l["loss"].as_f64().map(|loss| (l["step"].clone(), loss));
+        lines.filter_map(scaled).map(|(n, l)| l * 2f64.powi(n.as_i64().unwrap() as i32)).collect()
+    };
+    let whole: Vec<f64> = losses("6", "whole.jsonl", &[]);
+    let distinct: std::collections::BTreeSet<u64> = whole.iter().map(|l| l.to_bits()).collect();
+    assert!(whole.len() == 6 && distinct.len() > 2, "{whole:?}");
+    let mut parts: Vec<f64> = losses("2", "first.jsonl", &[]);
+    parts.extend(losses("6", "second.jsonl", &["--resume", &at("state.safetensors")]));
+    assert_eq!(parts, whole);
 }
 
 #[test]

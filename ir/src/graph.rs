@@ -8,6 +8,9 @@ use crate::types::Type;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+/// The graph input that counts the steps of a training, for random numbers; 0 unless it is fed.
+pub const STEP_INPUT: &str = "pam.step";
+
 /// Identifies a value of one graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ValueId(pub u32);

@@ -4,7 +4,7 @@
 use super::Arithmetic;
 use pam_ir::attr::Attr;
 use pam_ir::build::{BuildError, Rebuild};
-use pam_ir::graph::{Graph, Node, ValueId};
+use pam_ir::graph::{Graph, Node, STEP_INPUT, ValueId};
 use pam_ir::op::{Call, Op};
 use pam_ir::tensor::{Element, Tensor};
 use pam_ir::types::{DType, Type};
@@ -147,11 +147,10 @@ impl<'r, 'g> Lowering<'r, 'g> {
 
     /// The graph input that counts steps, made when first asked for.
     pub fn step(&mut self) -> ValueId {
-        const NAME: &str = "pam.step";
         let graph = self.r.to.graph();
-        let existing = graph.inputs.iter().copied().find(|&v| graph.value(v).name == NAME);
+        let existing = graph.inputs.iter().copied().find(|&v| graph.value(v).name == STEP_INPUT);
         let ty = Type::new(DType::I64, []);
-        existing.unwrap_or_else(|| self.r.to.input(NAME, ty, Some(Tensor::scalar(0i64))))
+        existing.unwrap_or_else(|| self.r.to.input(STEP_INPUT, ty, Some(Tensor::scalar(0i64))))
     }
 
     /// Element type conversion.

@@ -90,6 +90,11 @@ fn fits(array: &Tensor, ty: &Type) -> bool {
 }
 
 impl Feeds {
+    /// Whether an input is fed from data.
+    pub(super) fn feeds(&self, input: usize) -> bool {
+        self.feeds.iter().any(|f| f.input == input)
+    }
+
     pub(super) fn new(executor: &Executor, data: &Dataset, lr: &str) -> Result<Feeds, TrainError> {
         let plan = executor.plan();
         let error = |reason: String| Err(TrainError::Data(reason));

@@ -11,6 +11,7 @@ mod bar;
 mod checkpoint;
 mod data;
 mod metrics;
+mod places;
 mod schedule;
 
 pub use bar::Bar;
@@ -24,8 +25,8 @@ use checkpoint::Position;
 use data::Feeds;
 use metrics::Log;
 use pam_ir::tensor::Tensor;
-use pam_ir::types::DType;
 use pam_kernels::random::threefry;
+use places::{learning_rate, logits_output, loss_output, step_count};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -130,6 +131,8 @@ struct Training<'a> {
     feeds: Feeds,
     options: &'a TrainOptions,
     lr: Option<(usize, f64)>,
+    /// The input that counts the steps.
+    count: Option<usize>,
     loss: Option<String>,
     logits: Option<String>,
     log: Log,
@@ -164,7 +167,8 @@ impl<'a> Training<'a> {
         let log = Log::open(options.metrics.as_deref(), options.resume.is_some())?;
         let loss = loss_output(executor, options)?;
         let logits = logits_output(executor, options, &feeds)?;
-        Ok(Training { executor, feeds, options, lr, loss, logits, log, at, fed: false })
+        let count = step_count(executor, &feeds);
+        Ok(Training { executor, feeds, options, lr, count, loss, logits, log, at, fed: false })
     }
 
     fn train(&mut self, progress: &mut dyn Progress) -> Result<Summary, TrainError> {
@@ -222,6 +226,10 @@ impl<'a> Training<'a> {
             Ok::<f32, RunError>(lr)
         });
         let lr = lr.transpose()?;
+        if let Some(input) = self.count {
+            let count = self.at.step as i64;
+            self.executor.feed(input, |bytes| bytes.copy_from_slice(&count.to_ne_bytes()))?;
+        }
         self.executor.step()?;
         // A device takes the next batch while it computes.
         if let Some(next) = next {
@@ -307,78 +315,6 @@ impl<'a> Training<'a> {
             None => Ok(()),
         }
     }
-}
-
-/// The input that takes the learning rate, and the peak.
-fn learning_rate(
-    executor: &Executor,
-    options: &TrainOptions,
-) -> Result<Option<(usize, f64)>, TrainError> {
-    let name = &options.lr_input;
-    let inputs = &executor.plan().inputs;
-    let Some(i) = inputs.iter().position(|p| p.name == *name && p.bound_to.is_none()) else {
-        return match options.lr {
-            None if options.schedule == Schedule::default() => Ok(None),
-            _ => Err(TrainError::Option(format!(
-                "the step has no input `{name}` for the learning rate; name it with --lr-input, or \
-                 leave --lr and its schedule out"
-            ))),
-        };
-    };
-    if inputs[i].ty.dtype != DType::F32 || inputs[i].ty.elements() != 1 {
-        return Err(TrainError::Option(format!(
-            "input `{name}` is {}, but a learning rate is one f32",
-            inputs[i].ty
-        )));
-    }
-    let default = match executor.value(name) {
-        Ok(value) if executor.is_given(i) => value.as_scalar_f64(),
-        _ => None,
-    };
-    match options.lr.or(default) {
-        Some(peak) if peak.is_finite() => Ok(Some((i, peak))),
-        Some(peak) => Err(TrainError::Option(format!("a learning rate of {peak} is no number"))),
-        None => Err(TrainError::Option(format!("input `{name}` has no default; give --lr"))),
-    }
-}
-
-fn loss_output(executor: &Executor, options: &TrainOptions) -> Result<Option<String>, TrainError> {
-    let outputs = &executor.plan().outputs;
-    let scalar = |o: &&crate::plan::PlanOutput| o.ty.elements() == 1 && o.ty.dtype.is_float();
-    if let Some(name) = &options.loss {
-        let found = outputs.iter().filter(scalar).find(|o| o.name == *name);
-        let error = || TrainError::Option(format!("the step has no scalar float output `{name}`"));
-        return found.map(|o| Some(o.name.clone())).ok_or_else(error);
-    }
-    let bound =
-        |name: &str| executor.plan().inputs.iter().any(|p| p.bound_to.as_deref() == Some(name));
-    let mut free = outputs.iter().filter(scalar).filter(|o| !bound(&o.name));
-    let named = free.clone().find(|o| o.name == "loss");
-    let only = free.next().filter(|_| free.next().is_none());
-    Ok(named.or(only).map(|o| o.name.clone()))
-}
-
-fn logits_output(
-    executor: &Executor,
-    options: &TrainOptions,
-    feeds: &Feeds,
-) -> Result<Option<String>, TrainError> {
-    let outputs = &executor.plan().outputs;
-    let fits = |o: &&crate::plan::PlanOutput| {
-        o.ty.dtype == DType::F32
-            && feeds.labels_shape().is_some_and(|l| metrics::class_axis(&o.ty.shape, l).is_some())
-    };
-    if let Some(name) = &options.logits {
-        let found = outputs.iter().filter(fits).find(|o| o.name == *name);
-        let error = || {
-            TrainError::Option(format!("no f32 output `{name}` has one more axis than the labels"))
-        };
-        return found.map(|o| Some(o.name.clone())).ok_or_else(error);
-    }
-    let mut fitting = outputs.iter().filter(fits);
-    let named = fitting.clone().find(|o| o.name == "logits");
-    let only = fitting.next().filter(|_| fitting.next().is_none());
-    Ok(named.or(only).map(|o| o.name.clone()))
 }
 
 /// The order of the samples in an epoch: sorted by random words, so that no multiplication and no
