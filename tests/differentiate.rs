@@ -334,6 +334,39 @@ fn derivatives_end_where_the_exporter_says() {
     assert_eq!(gradient(&graph), [1.0, 2.0, 0.0, 0.0, 0.0, 0.0]);
 }
 
+/// By what fills a border, by a divisor, and by values between whose steps nothing changes.
+#[test]
+fn operands_that_seldom_have_a_derivative() {
+    let text = "graph g {
+        in x: f32[2,3] = [-1.0, 2.5, 3.0, 4.0, -5.0, 7.0]
+        in b: f32[2,1] = [2.0, 4.0]
+        in c: f32[] = 0.5
+        p: f32[3,4] = Pad(x, c) {pads=[1,0,0,1]}
+        m: f32[2,3] = Mod(x, b) {fmod=1}
+        f: f32[2,3] = Floor(x)
+        s: f32[] = ReduceSum(p) {keepdims=0}
+        t: f32[] = ReduceSum(m) {keepdims=0}
+        u: f32[] = ReduceSum(f) {keepdims=0}
+        gc: f32[] = Gradient(s, c)
+        gb: f32[2,1] = Gradient(t, b)
+        gf: f32[2,3] = Gradient(u, x)
+        out gc = gc
+        out gb = gb
+        out gf = gf
+    }";
+    let graph = pam_ir::text::parse(text, &[]).unwrap();
+    for policy in ["native", "approx", "exact"] {
+        let certified = certified(&graph, &Policy::preset(policy).unwrap());
+        let outputs = run(certified.graph(), &[]);
+        let numbers = |name: &str| named(&outputs, name).to_f64().unwrap();
+        assert_eq!(numbers("gc"), [6.0], "{policy}");
+        assert_eq!(numbers("gf"), [0.0; 6], "{policy}");
+        if policy == "native" {
+            assert_eq!(numbers("gb"), [-2.0, -1.0]);
+        }
+    }
+}
+
 /// Derivatives where functions are put together from branches, and where a branch that is not taken, or a
 /// factor of the derivative, is infinite: what PyTorch gives.
 #[test]

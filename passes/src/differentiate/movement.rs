@@ -8,6 +8,7 @@ use pam_ir::attr::Attr;
 use pam_ir::geometry::{padded_positions, slice_ranges};
 use pam_ir::graph::ValueId;
 use pam_ir::op::Op;
+use pam_ir::tensor::Tensor;
 
 /// Gives the cotangents of the inputs of a node that moves elements; whether it does.
 pub(super) fn apply(v: &mut Vjp<'_, '_, '_>) -> Result<bool> {
@@ -156,6 +157,9 @@ fn pad(v: &mut Vjp<'_, '_, '_>) -> Result {
     let (mut d, from) = (v.delta()?, v.type_of(0)?.shape);
     let to = v.shape(d);
     let positions = v.call(|call| padded_positions(call, &from, &to))?;
+    if v.node().op == Op::Pad && v.wants(1) {
+        filling(v, &positions, d)?;
+    }
     if v.node().str("mode").is_some_and(|m| m != "constant") {
         for (axis, sources) in positions.iter().enumerate() {
             let rows: Vec<i64> = sources.iter().flatten().map(|&p| p as i64).collect();
@@ -181,6 +185,29 @@ fn pad(v: &mut Vjp<'_, '_, '_>) -> Result {
     }
     let cotangent = v.op(Op::Pad, &[d], &[("pads", [before, after].concat().into())])?;
     v.give(0, cotangent)
+}
+
+/// The number that a border is filled with gets the sum of the border.
+fn filling(v: &mut Vjp<'_, '_, '_>, positions: &[Vec<Option<usize>>], d: ValueId) -> Result {
+    let mut inside = None;
+    for (axis, sources) in positions.iter().enumerate() {
+        let mut shape = vec![1; positions.len()];
+        shape[axis] = sources.len();
+        let own: Vec<bool> = sources.iter().map(Option::is_some).collect();
+        let own = v.constant(Tensor::new(shape, own));
+        inside = Some(match inside {
+            None => own,
+            Some(before) => v.op(Op::And, &[before, own], &[])?,
+        });
+    }
+    let Some(inside) = inside else { return Ok(()) };
+    let zero = v.number(0.0, d)?;
+    let border = v.select(inside, zero, d)?;
+    let axes: Vec<usize> = (0..positions.len()).collect();
+    let sum = v.sum(border, &axes)?;
+    let shape = v.type_of(1)?.shape;
+    let sum = v.reshape(sum, &shape)?;
+    v.give(1, sum)
 }
 
 fn depth_to_space(v: &mut Vjp<'_, '_, '_>) -> Result {

@@ -1,12 +1,14 @@
 //! A new backward pass in the place of the imported one.
 
 use super::{DifferentiateError, Gradients, gradients};
-use crate::lower::Arithmetic;
+use crate::lower::{Arithmetic, Lowering};
 use crate::{CompileError, Rewrite, lower_node};
 use pam_ir::build::Rebuild;
 use pam_ir::graph::{Graph, Node, NodeId, Output, ValueId};
 use pam_ir::op::{Level, Op};
 use pam_ir::role::Mode;
+use pam_ir::tensor::Tensor;
+use pam_ir::types::Type;
 use std::collections::HashMap;
 
 /// Lowers a labelled training step with a backward pass of its own: the forward pass is lowered and
@@ -36,8 +38,8 @@ pub(crate) fn regenerate(
         let decomposed = on_path[id.index()] && node.mode == Mode::Native;
         forward(r, node, decomposed, arithmetic, &mut rewrites)?;
         if id.index() + 1 == before.len() {
-            let new = differentiate(r, arithmetic, loss, &wanted, &parameters, &found.loss)?;
-            for (&old, new) in cut.iter().zip(new) {
+            let new = differentiate(r, arithmetic, loss, &wanted, &found.loss)?;
+            for (&old, new) in cut.iter().zip(all(new, &parameters)?) {
                 r.set(old, new);
             }
         }
@@ -62,11 +64,15 @@ pub(crate) fn answer(
             return forward(r, node, decomposed, arithmetic, &mut rewrites);
         };
         let wanted: Vec<ValueId> = node.inputs[1..].iter().flatten().copied().collect();
-        let name = |v: ValueId| graph.value(v).name.as_str();
-        let parameters: Vec<&str> = wanted.iter().map(|&v| name(v)).collect();
-        let new = differentiate(r, arithmetic, loss, &wanted, &parameters, name(loss))?;
-        for (old, new) in node.outputs.iter().zip(new) {
-            old.iter().for_each(|&old| r.set(old, new));
+        let new = differentiate(r, arithmetic, loss, &wanted, &graph.value(loss).name)?;
+        for ((old, new), &by) in node.outputs.iter().zip(new).zip(&wanted) {
+            let Some(old) = *old else { continue };
+            // What is constant between its steps has a derivative, too, which is 0.
+            let new = match new {
+                Some(new) => new,
+                None => zeros(r, graph.ty(by))?,
+            };
+            r.set(old, new);
         }
         Ok(())
     })?;
@@ -107,8 +113,8 @@ pub(crate) fn check_graph(graph: &Graph, found: &Gradients) -> Result<Graph, Com
     native.rebuild(|r, id, node| {
         forward(r, node, on_path[id.index()], arithmetic, &mut Vec::new())?;
         if id.index() + 1 == nodes.len() {
-            let new = differentiate(r, arithmetic, loss, &wanted, &parameters, &found.loss)?;
-            for (p, v) in parameters.iter().zip(new) {
+            let new = differentiate(r, arithmetic, loss, &wanted, &found.loss)?;
+            for (p, v) in parameters.iter().zip(all(new, &parameters)?) {
                 r.to.output(&format!("regenerated.{p}"), v);
             }
         }
@@ -130,17 +136,30 @@ fn forward(
     lower_node(r, node, arithmetic, false, rewrites)
 }
 
+/// The derivatives of a loss, of this name in messages, by values; `None` where no path leads from one.
 fn differentiate(
     r: &mut Rebuild<'_>,
     arithmetic: Arithmetic,
     loss: ValueId,
     wanted: &[ValueId],
-    parameters: &[&str],
     name: &str,
-) -> Result<Vec<ValueId>, CompileError> {
+) -> Result<Vec<Option<ValueId>>, CompileError> {
     let inputs: Vec<ValueId> = wanted.iter().map(|&v| r.get(v)).collect();
     let loss = r.get(loss);
-    let new = gradients(r, arithmetic, loss, &inputs).map_err(|e| error(name, e))?;
+    gradients(r, arithmetic, loss, &inputs).map_err(|e| error(name, e))
+}
+
+/// Zeros of a type.
+fn zeros(r: &mut Rebuild<'_>, ty: &Type) -> Result<ValueId, CompileError> {
+    let lo = &mut Lowering::new(r, Arithmetic::Native);
+    let zero = pam_ir::eval::cast(&Tensor::scalar(0f32), ty.dtype).unwrap_or(Tensor::scalar(0f32));
+    let zero = lo.constant(zero);
+    let made = lo.expand(zero, &ty.shape);
+    made.map_err(|e| CompileError::general(e.to_string(), ""))
+}
+
+/// The gradients of all parameters.
+fn all(new: Vec<Option<ValueId>>, parameters: &[&str]) -> Result<Vec<ValueId>, CompileError> {
     let each = new.into_iter().zip(parameters);
     each.map(|(v, parameter)| {
         v.ok_or_else(|| {

@@ -53,10 +53,7 @@ pub(super) fn apply(v: &mut Vjp<'_, '_, '_>) -> Result<bool> {
         // Native ops.
         Op::Mul => mul(v)?,
         Op::Div => div(v)?,
-        Op::Mod => {
-            let d = v.delta()?;
-            v.give(0, d)?;
-        }
+        Op::Mod => remainder(v)?,
         Op::Pow => pow(v)?,
         op => match native(v, op)? {
             Some(d) => v.give(0, d)?,
@@ -64,6 +61,21 @@ pub(super) fn apply(v: &mut Vjp<'_, '_, '_>) -> Result<bool> {
         },
     }
     Ok(true)
+}
+
+/// `a − b · n` for a whole number n.
+fn remainder(v: &mut Vjp<'_, '_, '_>) -> Result {
+    let d = v.delta()?;
+    v.give(0, d)?;
+    if !v.wants(1) {
+        return Ok(());
+    }
+    let (a, b, y) = (v.x(0)?, v.x(1)?, v.y()?);
+    let taken = v.sub(y, a)?;
+    let number = v.div(taken, b)?;
+    let number = v.op(Op::Round, &[number], &[])?;
+    let cotangent = v.mul(number, d)?;
+    v.give(1, cotangent)
 }
 
 fn mul(v: &mut Vjp<'_, '_, '_>) -> Result {
