@@ -140,16 +140,35 @@ pub struct Volume {
     pub verbose: bool,
 }
 
+/// A processor.
+#[derive(Clone, Copy)]
+pub enum Processor {
+    /// This machine's.
+    Cpu,
+    /// A GPU, by its number.
+    Cuda(usize),
+}
+
+fn processor(text: &str) -> Result<Processor, String> {
+    match text {
+        "cpu" => return Ok(Processor::Cpu),
+        "cuda" => return Ok(Processor::Cuda(0)),
+        _ => {}
+    }
+    let number = text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+    let known = "there is no such device; use cpu, cuda or cuda:N";
+    number.map(Processor::Cuda).ok_or_else(|| known.to_owned())
+}
+
 /// Where steps are executed.
 #[derive(Args)]
 pub struct Device {
     /// cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    pub device: String,
+    #[arg(long, default_value = "cpu", value_parser = processor)]
+    pub device: Processor,
     /// Threads; one for each core if not given
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    #[arg(value_parser = threads)]
-    pub threads: usize,
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
     /// With --device cuda: libnvrtc, or its folder, if it is in none of the usual places
     #[arg(long, value_name = "PATH")]
     pub nvrtc: Option<PathBuf>,
@@ -160,7 +179,11 @@ const MOST_THREADS: usize = 1024;
 
 fn threads(text: &str) -> Result<usize, String> {
     let n = text.parse().map_err(|_| "no number of threads".to_owned())?;
-    if n > MOST_THREADS { Err(format!("at most {MOST_THREADS} threads")) } else { Ok(n) }
+    match n {
+        0 => Err("at least one thread".to_owned()),
+        1..=MOST_THREADS => Ok(n),
+        _ => Err(format!("at most {MOST_THREADS} threads")),
+    }
 }
 
 fn batch_size(text: &str) -> Result<usize, String> {

@@ -1,6 +1,6 @@
 //! From a source to a certified step, and on to a plan.
 
-use crate::args::PolicyArgs;
+use crate::args::{PolicyArgs, Processor};
 use crate::failure::Failure;
 use crate::gradients::{DISAGREEMENT, disagreement, recognise};
 use crate::source::{Source, read_bytes};
@@ -10,7 +10,6 @@ use pam_ir::role::Mode;
 use pam_passes::{CompileError, Compiled, Policy, Recognised, compile_with, expand, uncertain};
 use pam_runtime::{Executor, Plan, PlanOptions, cuda, plan};
 use std::cell::OnceCell;
-use std::fmt::Display;
 use std::path::Path;
 
 /// The policy that the arguments ask for.
@@ -139,7 +138,7 @@ pub fn refutation(path: &Path, violations: &[Violation]) -> Failure {
     }
     let n = violations.len();
     let noun = if n == 1 { "violation remains" } else { "violations remain" };
-    Failure::refuted(format!("{}: not certified: {n} {noun}; nothing was written", path.display()))
+    Failure::refuted(format!("{}: not certified: {n} {noun}; no model was written", path.display()))
 }
 
 /// A certified step ready to run: a compiled model as it stands, anything else compiled first.
@@ -177,24 +176,18 @@ pub fn executor(
     certified: &Certified,
     device: &crate::args::Device,
 ) -> Result<Executor, Failure> {
-    let fail = |e: &dyn Display| Failure::new(format!("--device {}: {e}", device.device));
-    let number = match device.device.as_str() {
-        "cpu" => None,
-        "cuda" => Some(0),
-        other => match other.strip_prefix("cuda:").map(str::parse::<usize>) {
-            Some(Ok(number)) => Some(number),
-            _ => return Err(fail(&"there is no such device; use cpu, cuda or cuda:N")),
-        },
-    };
     // A missing driver is said before anything is planned.
-    let machine = match number {
-        Some(n) => Some(cuda::Device::open(n, device.nvrtc.as_deref()).map_err(|e| fail(&e))?),
-        None => None,
+    let machine = match device.device {
+        Processor::Cpu => None,
+        Processor::Cuda(n) => {
+            let opened = cuda::Device::open(n, device.nvrtc.as_deref());
+            Some(opened.map_err(|e| Failure::new(format!("--device cuda:{n}: {e}")))?)
+        }
     };
     let plan = plan_of(path, certified)?;
     match machine {
         Some(machine) => Executor::cuda(plan, Box::new(machine)),
-        None => Executor::new(plan, device.threads),
+        None => Executor::new(plan, device.threads.unwrap_or(0)),
     }
     .map_err(|e| Failure::file(path, e))
 }

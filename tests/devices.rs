@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{model, refused};
+use common::{expect, model, refused};
 
 #[test]
 fn devices_that_are_not_there() {
@@ -13,13 +13,18 @@ fn devices_that_are_not_there() {
     let run = |device: &str| {
         refused(["run", step, "--outputs", outputs.to_str().unwrap(), "--device", device])
     };
-    let message = run("gpu");
-    assert!(message.contains("--device gpu: there is no such device; use cpu, cuda or cuda:N"));
+    // An option that is wrong is said by every command, that which only compiles included.
+    let compiled = out.path().join("m.onnx");
+    let compile = ["-o", compiled.to_str().unwrap(), step, "--device", "gpu"];
+    let run_there = ["run", step, "--outputs", outputs.to_str().unwrap(), "--device", "gpu"];
+    for (_, message) in [expect(2, run_there), expect(2, compile)] {
+        assert!(message.contains("there is no such device; use cpu, cuda or cuda:N"), "{message}");
+    }
     // Either there is no driver, or it lists fewer devices; both are said before anything is planned.
     let message = run("cuda:4000");
     let reasons = ["no NVIDIA driver was found", "there is no CUDA device 4000"];
     assert!(reasons.iter().any(|r| message.contains(r)), "{message}");
     let message = refused(["audit", "--kernels", "--device", "tpu"]);
     assert!(message.contains("there are no kernels for it; use cpu or cuda"), "{message}");
-    assert!(!outputs.exists());
+    assert!(!outputs.exists() && !compiled.exists());
 }

@@ -138,11 +138,16 @@ fn a_function_that_multiplies_is_noticed() {
 #[test]
 fn false_claims_are_noticed() {
     type Claim<'a> = (&'a str, &'a dyn Fn(&mut serde_json::Value));
-    let claims: [Claim<'_>; 8] = [
+    let claims: [Claim<'_>; 11] = [
         ("SHA-256", &|r| r["certificate"]["output_sha256"] = "00".into()),
         ("stated to not hold", &|r| r["certificate"]["holds"] = false.into()),
         ("census", &|r| r["census"]["after"]["Add"] = 0.into()),
         ("scalar counts", &|r| r["multiplies"]["after"]["nodes"] = 1.into()),
+        ("scalar counts", &|r| {
+            r["multiplies"]["by_component"]["matmul"]["after"]["nodes"] = 1.into()
+        }),
+        ("scalar counts", &|r| r["multiplies"]["exact_scalings"]["nodes"] = 99.into()),
+        ("the cost", &|r| r["cost"]["after"]["pa_operations"] = 1.into()),
         ("target is not `mixed`", &|r| r["certificate"]["target"] = "mixed".into()),
         ("policy is not `exact`", &|r| r["policy"] = "exact".into()),
         ("constant_folded", &|r| r["certificate"]["constant_folded"] = "nothing".into()),

@@ -88,7 +88,7 @@ pub enum RunError {
 #[derive(Debug, thiserror::Error)]
 pub enum IoError {
     /// The file cannot be opened, read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), remedy(source))]
     File {
         /// The file.
         path: PathBuf,
@@ -103,4 +103,12 @@ pub enum IoError {
         /// What is wrong and where.
         reason: String,
     },
+}
+
+/// What to do about a file, where the system's reason tells.
+fn remedy(reason: &std::io::Error) -> &'static str {
+    match reason.kind() {
+        std::io::ErrorKind::NotFound => "; check the path",
+        _ => "",
+    }
 }

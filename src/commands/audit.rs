@@ -3,8 +3,9 @@
 use crate::args::{Audit, Input};
 use crate::failure::Failure;
 use crate::output::{check_paths, say};
+use crate::report::counts::Count;
 use crate::report::grouped;
-use crate::report::json::{Count, Kernel, NativeReport, SCHEMA, TOOL, ViolationReport, model};
+use crate::report::json::{Kernel, NativeReport, SCHEMA, TOOL, ViolationReport, model};
 use crate::source::{Source, Tolerance};
 use pam_ir::audit::{Audit as Findings, audit as audit_graph, census};
 use pam_kernels::audit::{AUDITED_BY, KernelAudit, Kind, audit_self};

@@ -6,7 +6,9 @@ use crate::args::{Course, Train};
 use crate::failure::Failure;
 use crate::output::{check_paths, say};
 use crate::source::{Source, Tolerance};
-use pam_runtime::train::{Bar, Dataset, Progress, Schedule, Shape, Silent, TrainOptions};
+use pam_runtime::train::{
+    Bar, Dataset, Progress, Schedule, Shape, Silent, TrainError, TrainOptions,
+};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -77,7 +79,11 @@ pub fn train(args: &Train) -> Result<ExitCode, Failure> {
     let mut progress: Box<dyn Progress> =
         if quiet { Box::new(Silent) } else { Box::new(Bar::default()) };
     let summary = pam_runtime::train::train(&mut executor, &data, &options, progress.as_mut())
-        .map_err(|e| Failure::file(&args.data, e))?;
+        .map_err(|e| match e {
+            TrainError::Data(_) => Failure::file(&args.data, e),
+            TrainError::Run(_) => Failure::file(path, e),
+            TrainError::Io(_) | TrainError::Option(_) => Failure::new(e.to_string()),
+        })?;
     if !quiet {
         let number = |name: &str, x: Option<f64>| x.map(|x| format!(", {name} {x:.4}"));
         let epoch = summary.epoch.as_ref();

@@ -3,7 +3,8 @@
 use crate::args::{Input, Verify};
 use crate::failure::Failure;
 use crate::output::say;
-use crate::report::json::{Certificate, Count, NativeReport, SCHEMA, ViolationReport};
+use crate::report::counts::{Count, Silicon, by_component, exact_scalings, silicon};
+use crate::report::json::{Certificate, NativeReport, SCHEMA, ViolationReport};
 use crate::source::{FOLDED, POLICY, Source, TARGET, Tolerance, read_bytes};
 use pam_ir::audit::{Census, audit, census};
 use pam_ir::certify::{Target, native_multiplies, violations};
@@ -11,6 +12,7 @@ use pam_ir::graph::Graph;
 use pam_ir::onnx::external::{check_data, sha256_hex};
 use pam_ir::onnx::load;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 /// The parts of a report that a file alone decides.
@@ -20,7 +22,15 @@ struct Claims {
     policy: String,
     certificate: Certificate,
     census: After<Census>,
-    multiplies: After<Count>,
+    multiplies: Multiplies,
+    cost: After<Silicon>,
+}
+
+#[derive(Deserialize)]
+struct Multiplies {
+    after: Count,
+    by_component: BTreeMap<String, After<Count>>,
+    exact_scalings: Count,
 }
 
 #[derive(Deserialize)]
@@ -108,8 +118,19 @@ fn false_claims(claims: &Claims, target: Target, graph: &Graph) -> Vec<String> {
     if claims.census.after != census(graph) {
         faults.push("the census is not the one stated".to_owned());
     }
-    if claims.multiplies.after != Count::from(audit(graph).total()) {
+    let stated = &claims.multiplies;
+    let counts = by_component(graph);
+    let fits =
+        |(name, count): (&String, &After<Count>)| counts.get(name.as_str()) == Some(&count.after);
+    if stated.after != Count::from(audit(graph).total())
+        || stated.exact_scalings != exact_scalings(graph)
+        || stated.by_component.len() != counts.len()
+        || !stated.by_component.iter().all(fits)
+    {
         faults.push("the scalar counts are not those stated".to_owned());
+    }
+    if !claims.cost.after.agrees(&silicon(graph)) {
+        faults.push("the cost is not the one stated".to_owned());
     }
     faults
 }

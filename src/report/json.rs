@@ -1,13 +1,12 @@
 //! The report as data.
 
+use super::counts::{Count, Silicon, by_component, exact_scalings, silicon};
 use crate::source::Source;
 use crate::step::Step;
-use pam_ir::audit::{Census, Tally, audit, census, written_census};
-use pam_ir::certify::{NativeMultiply, Violation, native_multiplies};
-use pam_ir::cost::{F32_MUL_PJ, F32_MUL_UM2, INT32_ADD_PJ, INT32_ADD_UM2, pa_total};
+use pam_ir::audit::{Census, audit, census, written_census};
+use pam_ir::certify::{NativeMultiply, Violation};
 use pam_ir::graph::Graph;
-use pam_ir::op::Op;
-use pam_ir::role::{Component, Role};
+use pam_ir::role::Role;
 use pam_kernels::audit::{AUDITED_BY, KernelAudit, audit_self};
 use pam_passes::Policy;
 use pam_runtime::cuda::audit::audit as audit_sources;
@@ -88,18 +87,6 @@ pub struct RuleReport {
 pub struct BeforeAfter<T> {
     pub before: T,
     pub after: T,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Count {
-    pub nodes: usize,
-    pub scalars: u64,
-}
-
-impl From<Tally> for Count {
-    fn from(t: Tally) -> Count {
-        Count { nodes: t.nodes, scalars: u64::try_from(t.scalars).unwrap_or(u64::MAX) }
-    }
 }
 
 #[derive(Serialize)]
@@ -205,17 +192,6 @@ pub struct Cost {
     pub source: &'static str,
     pub before: Silicon,
     pub after: Silicon,
-}
-
-#[derive(Serialize)]
-pub struct Silicon {
-    /// Native multiplications and PA operations of one step.
-    pub multiplications: u64,
-    pub pa_operations: u64,
-    /// Of one step, in microjoules.
-    pub energy_uj: f64,
-    /// Of one multiplier, in square micrometres: a PA multiplier if no native one is needed.
-    pub area_um2: f64,
 }
 
 #[derive(Serialize)]
@@ -331,22 +307,16 @@ fn roles(graph: &Graph) -> BTreeMap<&'static str, usize> {
 }
 
 fn multiplies(source: &Source, step: &Step, after: &Graph) -> Multiplies {
-    let of = |multiplies: &[NativeMultiply], component: Component| -> Count {
-        let own = multiplies.iter().filter(|m| m.component == component);
-        own.map(|m| Tally { nodes: 1, scalars: m.scalars }).sum::<Tally>().into()
-    };
-    let (labelled, left) = (native_multiplies(&step.compiled.source), native_multiplies(after));
-    let by_component = Component::ALL
-        .iter()
-        .map(|&c| (c.name(), BeforeAfter { before: of(&labelled, c), after: of(&left, c) }))
-        .collect();
-    let scalings = after.nodes.iter().filter(|n| n.op == Op::PamScale);
-    let elements = scalings.map(|n| n.output(0).map_or(0, |v| after.ty(v).elements() as u128));
+    let (mut labelled, left) = (by_component(&step.compiled.source), by_component(after));
+    let mut before = |name| labelled.remove(name).unwrap_or_default();
     Multiplies {
         before: audit(&source.graph).total().into(),
         after: audit(after).total().into(),
-        by_component,
-        exact_scalings: elements.map(|scalars| Tally { nodes: 1, scalars }).sum::<Tally>().into(),
+        by_component: left
+            .into_iter()
+            .map(|(name, after)| (name, BeforeAfter { before: before(name), after }))
+            .collect(),
+        exact_scalings: exact_scalings(after),
     }
 }
 
@@ -366,15 +336,6 @@ fn certificate(step: &Step, output_sha256: Option<String>) -> Certificate {
 }
 
 fn cost(source: &Source, after: &Graph) -> Cost {
-    let silicon = |graph: &Graph| {
-        let (native, pa) = (audit(graph).total().scalars, pa_total(graph).scalars);
-        Silicon {
-            multiplications: u64::try_from(native).unwrap_or(u64::MAX),
-            pa_operations: u64::try_from(pa).unwrap_or(u64::MAX),
-            energy_uj: (native as f64 * F32_MUL_PJ + pa as f64 * INT32_ADD_PJ) * 1e-6,
-            area_um2: if native > 0 { F32_MUL_UM2 } else { INT32_ADD_UM2 },
-        }
-    };
     Cost {
         source: "Horowitz, ISSCC 2014, 45 nm: float32 multiplier 3.7 pJ, 7700 um2; int32 adder 0.1 pJ, 137 um2",
         before: silicon(&source.graph),

@@ -5,6 +5,7 @@
 //! ever added to the JSON form; its schema stands in docs/report.md.
 
 pub mod changes;
+pub mod counts;
 pub mod html;
 pub mod json;
 pub mod terminal;

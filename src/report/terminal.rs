@@ -1,7 +1,8 @@
 //! The report on one screen.
 
+use super::counts::Count;
 use super::grouped;
-use super::json::{BeforeAfter, Count, Report};
+use super::json::{BeforeAfter, Report};
 use pam_ir::role::{Component, Role};
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -36,9 +36,32 @@ pub(super) fn each_input(call: &Call<'_>, _: &[Type]) -> u128 {
     n(call.get(0))
 }
 
-/// Elements of the second input.
-pub(super) fn each_target(call: &Call<'_>, _: &[Type]) -> u128 {
-    n(call.get(1))
+/// n, unless there is only one operand.
+pub(super) fn mean(call: &Call<'_>, outputs: &[Type]) -> u128 {
+    if call.inputs.len() > 1 { n(outputs.first()) } else { 0 }
+}
+
+/// n exponentials and a logarithm a row.
+pub(super) fn log_softmax(call: &Call<'_>, outputs: &[Type]) -> u128 {
+    let row = call.get(0).and_then(|x| x.shape.get(call.axis("axis", x.rank()).ok()?));
+    n(outputs.first()) + n(outputs.first()) / row.map_or(1, |&d| d.max(1) as u128)
+}
+
+/// A product a label if there are weights, and a division for the mean.
+pub(super) fn likelihood(call: &Call<'_>, _: &[Type]) -> u128 {
+    let weighted = if call.get(2).is_some() { n(call.get(1)) } else { 0 };
+    weighted + u128::from(!matches!(call.str("reduction"), Some("none" | "sum")))
+}
+
+/// Elements of the scores (exponentials), labels (logarithms), and what the likelihood needs.
+pub(super) fn cross_entropy(call: &Call<'_>, outputs: &[Type]) -> u128 {
+    n(call.get(0)) + n(call.get(1)) + likelihood(call, outputs)
+}
+
+/// n, unless the numbers lie in a range of length 1.
+pub(super) fn uniform(call: &Call<'_>, outputs: &[Type]) -> u128 {
+    let end = |name: &str, default: f32| call.float(name).unwrap_or(default);
+    if end("high", 1.0) - end("low", 0.0) == 1.0 { 0 } else { n(outputs.first()) }
 }
 
 /// Elements of the first input and of the output.
@@ -57,13 +80,13 @@ pub(super) fn matmul(call: &Call<'_>, outputs: &[Type]) -> u128 {
     n(outputs.first()) * k as u128
 }
 
-/// n · k, and n more for each of alpha and beta that is not 1.
+/// n · k, n more for an alpha that is not 1, and the elements of C for a beta.
 pub(super) fn gemm(call: &Call<'_>, outputs: &[Type]) -> u128 {
     let inner = if call.int("transA") == Some(1) { 0 } else { 1 };
     let k = call.get(0).and_then(|a| a.shape.get(inner)).copied().unwrap_or(0) as u128;
     let alpha = u128::from(call.float("alpha") != Some(1.0));
     let beta = u128::from(call.get(2).is_some() && call.float("beta") != Some(1.0));
-    n(outputs.first()) * (k + alpha + beta)
+    n(outputs.first()) * (k + alpha) + beta * n(call.get(2))
 }
 
 /// n · elements of one output channel's kernel.

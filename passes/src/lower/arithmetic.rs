@@ -306,10 +306,10 @@ impl Lowering<'_, '_> {
     }
 }
 
-/// Sign and exponent of a power of two whose reciprocal is one too.
+/// Sign and exponent of a power of two; a subnormal one counts as 0.
 fn power_of_two(c: f32) -> Option<(bool, i32)> {
     let bits = c.to_bits();
     let exponent = (bits >> 23 & 0xFF) as i32;
-    let normal = exponent > 0 && exponent < 254;
+    let normal = exponent > 0 && exponent < 255;
     (normal && bits & 0x007F_FFFF == 0).then_some((c < 0.0, exponent - 127))
 }

@@ -13,12 +13,15 @@ pub fn lrn(lo: &mut Lowering<'_, '_>, node: &Node) -> Result<(), LowerError> {
     let size = node.int("size").filter(|&s| s > 0 && shape.len() >= 2);
     let size = size.ok_or_else(|| LowerError("`size` is not positive".to_owned()))?;
     let square = lo.square(x)?;
-    let before = (size - 1) / 2;
-    let pads = vec![before, size - 1 - before];
+    // What lies beyond all channels adds nothing.
+    let most = shape[1].saturating_sub(1) as i64;
+    let before = ((size - 1) / 2).min(most);
+    let after = (size - 1 - (size - 1) / 2).min(most);
+    let pads = vec![before, after];
     let attrs = [("pads", pads.into()), ("axes", vec![1i64].into())];
     let padded = lo.op(Op::Pad, &[square], &attrs)?;
     let mut sum = None;
-    for i in 0..size {
+    for i in 0..=before + after {
         let attrs: [(&str, Attr); 3] = [
             ("starts", vec![i].into()),
             ("ends", vec![i + shape[1] as i64].into()),

@@ -106,7 +106,7 @@ pub struct Summary {
     pub steps: usize,
     /// Loss of the last step.
     pub loss: Option<f64>,
-    /// Metrics of the last epoch.
+    /// Metrics of the last epoch, if it is whole.
     pub epoch: Option<EpochMetrics>,
 }
 
@@ -196,6 +196,7 @@ impl<'a> Training<'a> {
                 let now = chosen.next().unwrap_or_default();
                 summary.loss = self.step(now, chosen.next(), total, progress)?;
                 summary.steps = self.at.step;
+                summary.epoch = None;
                 let every = self.options.save_every.filter(|&n| n > 0);
                 if every.is_some_and(|n| self.at.step.is_multiple_of(n)) {
                     self.save()?;

@@ -7,7 +7,7 @@ use super::super::error::OnnxError;
 use super::super::proto::ModelProto;
 use super::{ImportOptions, ModelFile};
 use crate::graph::{Binding, Graph};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 /// Prefixes and suffixes that mark a new value.
@@ -46,7 +46,10 @@ pub(super) fn find(
             let (n, o) = (graph.ty(n), graph.ty(o));
             return Err(error(format!("output `{new}` is {n}, but input `{old}` is {o}")));
         }
-        found.entry(old.to_owned()).or_insert_with(|| new.to_owned());
+        // A new value that goes elsewhere by what is trusted more does not go here as well.
+        if found.values().all(|taken| taken != new) {
+            found.entry(old.to_owned()).or_insert_with(|| new.to_owned());
+        }
         Ok(())
     };
     let first = files.first().map_or(Path::new(""), |f| f.path.as_path());
@@ -80,9 +83,11 @@ pub(super) fn find(
             _ => false,
         })
     };
+    let taken: BTreeSet<&String> = found.values().collect();
     let bindings = graph.inputs.iter().filter_map(|&v| {
         let old = graph.value(v).name.clone();
-        let new = found.get(&old).cloned().or_else(|| by_name(&old))?;
+        let named = || by_name(&old).filter(|new| !taken.contains(new));
+        let new = found.get(&old).cloned().or_else(named)?;
         Some(Binding { new, old })
     });
     Ok(bindings.collect())

@@ -106,11 +106,16 @@ fn order(context: &Context<'_>, nodes: &[NodeProto]) -> Result<Vec<usize>, OnnxE
     }
     topological(nodes.len(), &edges).map_err(|cycle| {
         let first = cycle.first().copied().unwrap_or(0);
+        let node = &nodes[first];
+        if let Some(name) = node.output.iter().find(|o| node.input.contains(o)) {
+            let reason = format!("its output `{name}` has the name of what it reads");
+            return at(context, node, first, &reason, "export it again");
+        }
         let members: Vec<String> = cycle.iter().map(|&i| label(context, &nodes[i], i)).collect();
         let shown = members.iter().take(4).cloned().collect::<Vec<_>>().join("`, `");
         let more = if members.len() > 4 { " and more" } else { "" };
         let reason = format!("the nodes `{shown}`{more} form a cycle");
-        at(context, &nodes[first], first, &reason, "export it again")
+        at(context, node, first, &reason, "export it again")
     })
 }
 
