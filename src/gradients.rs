@@ -8,6 +8,7 @@ use pam_passes::{
     Detach, GradientEvidence, Gradients, Recognised, detaches, expand, gradient_check,
 };
 use pam_runtime::{Executor, PlanOptions, plan};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Computes imported and regenerated gradients natively on random inputs, with zeros among the integers or
 /// without.
@@ -53,23 +54,36 @@ pub fn recognise(source: &Graph, gradients: &Gradients) -> Recognised {
 fn recognised(source: &Graph, mut asked: Gradients) -> (usize, Recognised) {
     let mut recognised = Recognised { detach: asked.detach, ..Recognised::default() };
     let all = asked.pairs.len() + asked.open.len();
-    if !asked.pairs.is_empty() {
-        let Some(executor) = evaluated(source, &asked, false) else { return (all, recognised) };
-        let off = disagreements(&executor, &asked).unwrap_or_default();
-        let off = off.into_iter().filter(|(error, _)| *error > DISAGREEMENT);
-        off.for_each(|(_, parameter)| asked.doubt(source, &parameter));
-    }
-    if asked.open.is_empty() {
-        return (0, recognised);
-    }
-    // Zeros may be padding, to which nothing is given that the derivative would be; without any, rows are too much alike
-    // to tell values apart that are not the same.
-    let [Some(ones), zeros] = [false, true].map(|zeros| evaluated(source, &asked, zeros)) else {
-        return (asked.open.len(), recognised);
-    };
+    // Zeros may be padding, to which nothing is given that the derivative would be.
+    let Some(executor) = evaluated(source, &asked, false) else { return (all, recognised) };
+    let known = asked.pairs.iter().map(|(p, _)| p).chain(asked.open.iter().map(|(p, _)| p));
+    let flat = known.filter(|p| executor.output(&format!("regenerated.{p}")).is_err());
+    recognised.flat = flat.cloned().collect();
     let half = source.values.iter().any(|v| matches!(v.ty.dtype, DType::F16 | DType::BF16));
     let rounding = if half { DISAGREEMENT } else { 1e-4 };
-    let mut missing = 0;
+    let mut missing: BTreeSet<String> = asked.open.iter().map(|(p, _)| p.clone()).collect();
+    for (error, parameter) in disagreements(&executor, &asked) {
+        if error > DISAGREEMENT {
+            missing.insert(parameter.clone());
+        }
+        if error > rounding && asked.evidence == GradientEvidence::Shape {
+            asked.doubt(source, &parameter);
+        }
+    }
+    if !asked.open.is_empty() {
+        recognised.values = fitting(source, &asked, rounding);
+    }
+    missing.retain(|p| !recognised.values.contains_key(p) && !recognised.flat.contains(p));
+    (missing.len(), recognised)
+}
+
+/// For each parameter whose gradient is open, the value that differentiating the forward pass gives, if there is one.
+fn fitting(source: &Graph, asked: &Gradients, rounding: f64) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    // Without any zeros, rows are too much alike to tell values apart that are not the same.
+    let [Some(ones), zeros] = [false, true].map(|zeros| evaluated(source, asked, zeros)) else {
+        return values;
+    };
     for (parameter, possible) in &asked.open {
         let gap = |executor: &Executor, i: usize| {
             let value = |name: String| executor.output(&name).ok()?.to_f64();
@@ -87,14 +101,11 @@ fn recognised(source: &Graph, mut asked: Gradients) -> (usize, Recognised) {
         let nearest = fitting
             .map(|i| (i, rest(i)))
             .min_by(|a, b| a.1.max(rounding).total_cmp(&b.1.max(rounding)));
-        match nearest {
-            Some((i, _)) => {
-                recognised.values.insert(parameter.clone(), possible[i].clone());
-            }
-            None => missing += 1,
+        if let Some((i, _)) = nearest {
+            values.insert(parameter.clone(), possible[i].clone());
         }
     }
-    (missing, recognised)
+    values
 }
 
 /// The largest difference of imported and regenerated gradients over the largest magnitude of a gradient,
@@ -105,7 +116,7 @@ pub fn disagreement(source: &Graph, gradients: &Gradients) -> Option<(f64, Strin
     }
     let executor = evaluated(source, gradients, true)?;
     let mut worst: Option<(f64, String)> = None;
-    for (error, parameter) in disagreements(&executor, gradients)? {
+    for (error, parameter) in disagreements(&executor, gradients) {
         if worst.as_ref().is_none_or(|w| error > w.0) {
             worst = Some((error, parameter));
         }
@@ -113,14 +124,15 @@ pub fn disagreement(source: &Graph, gradients: &Gradients) -> Option<(f64, Strin
     worst
 }
 
-/// By how much the imported gradient of each parameter differs from the regenerated one.
-fn disagreements(executor: &Executor, gradients: &Gradients) -> Option<Vec<(f64, String)>> {
+/// By how much the imported gradient of each parameter differs from the regenerated one, where there is one.
+fn disagreements(executor: &Executor, gradients: &Gradients) -> Vec<(f64, String)> {
     let values = |kind: &str, p: &str| executor.output(&format!("{kind}.{p}")).ok()?.to_f64();
     let size = |x: &[f64]| x.iter().fold(0f64, |m, x| m.max(x.abs()));
-    let mut pairs = Vec::with_capacity(gradients.pairs.len());
-    for (parameter, _) in &gradients.pairs {
-        pairs.push((parameter, values("imported", parameter)?, values("regenerated", parameter)?));
-    }
+    let both = |(p, _): &(String, String)| {
+        Some((p.clone(), values("imported", p)?, values("regenerated", p)?))
+    };
+    let pairs: Vec<(String, Vec<f64>, Vec<f64>)> =
+        gradients.pairs.iter().filter_map(both).collect();
     // A gradient that is a thousandth of the others, as that of a bias in front of a BatchNorm, is
     // rounding noise, and so is the difference.
     let floor = pairs.iter().map(|p| size(&p.1)).fold(0f64, f64::max) * 1e-3;
@@ -128,7 +140,7 @@ fn disagreements(executor: &Executor, gradients: &Gradients) -> Option<Vec<(f64,
         0.0 => 0.0,
         gap => gap / size(imported).max(floor),
     };
-    Some(pairs.iter().map(|(p, imported, own)| (error(imported, own), (*p).clone())).collect())
+    pairs.into_iter().map(|(p, imported, own)| (error(&imported, &own), p)).collect()
 }
 
 /// The largest difference of two lists; infinite where one is NaN and the other is not.

@@ -108,6 +108,17 @@ impl Step {
                 path.display()
             );
         }
+        if let Some(found) = self.compiled.gradients.as_ref().filter(|g| !g.kept.is_empty()) {
+            eprintln!(
+                "warning: {}: the forward pass has no derivative by `{}`, as behind what rounds, so that the exported \
+                 {} kept under policy {} and {} not exact",
+                path.display(),
+                found.kept.join("`, `"),
+                if found.kept.len() == 1 { "gradient is" } else { "gradients are" },
+                self.policy.name,
+                if found.kept.len() == 1 { "is" } else { "are" },
+            );
+        }
         if let Some((gap, parameter)) = self.disagreement().filter(|d| d.0 > DISAGREEMENT) {
             eprintln!(
                 "warning: {}: the exported gradient of `{parameter}` is not the derivative of its forward pass \

@@ -26,6 +26,7 @@ mod roles;
 mod simplify;
 pub mod step;
 
+use differentiate::Regenerated;
 pub use differentiate::{Detach, GradientEvidence, Gradients, Recognised};
 pub use fold::Folded;
 pub use policy::{Backward, Multiplier, Policy};
@@ -134,17 +135,22 @@ pub fn compile_with(
     let Labelled { source, folded, evidence, caught } = label(graph, policy, recognised);
     let arithmetic =
         policy.arithmetic().map_err(|e| CompileError::general(e, "use one of them"))?;
-    let gradients = gradients(&source, policy, recognised)?;
+    let mut gradients = gradients(&source, policy, recognised)?;
     if let Some((parameter, _)) = gradients.iter().flat_map(|g| &g.open).next() {
         let reason = format!("which value is the gradient of `{parameter}` is not clear");
         return Err(CompileError::general(reason, "name it in the metadata `pam.gradients`"));
     }
-    let (lowered, rewrites) = match &gradients {
+    let (lowered, rewrites) = match &mut gradients {
         Some(found) if found.evidence == GradientEvidence::Op => {
             differentiate::answer(&source, arithmetic)?
         }
-        Some(found) => differentiate::regenerate(&source, found, arithmetic)?,
-        None => lower(&source, arithmetic)?,
+        Some(found) if !found.pairs.is_empty() => loop {
+            match differentiate::regenerate(&source, found, arithmetic)? {
+                Regenerated::Whole(lowered, rewrites) => break (lowered, rewrites),
+                Regenerated::Flat(parameters) => found.keep(&parameters),
+            }
+        },
+        _ => lower(&source, arithmetic)?,
     };
     check(&lowered, "lowering");
     let mut graph = simplify::simplify(&lowered);

@@ -5,7 +5,7 @@ use crate::roles::loss_output;
 use pam_ir::graph::{Binding, Graph, NodeId, Source, ValueId};
 use pam_ir::op::Op;
 use pam_ir::role::Role;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// How gradients were found, the most trusted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,9 +49,18 @@ pub struct Gradients {
     pub open: Vec<(String, Vec<String>)>,
     /// Which marks of the exporter end a derivative.
     pub detach: Detach,
+    /// Parameters whose imported gradients are kept, since the forward pass has no derivative by them: behind what
+    /// rounds, straight-through estimators put one of their own.
+    pub kept: Vec<String>,
 }
 
 impl Gradients {
+    /// Keeps the imported gradients of some parameters.
+    pub(crate) fn keep(&mut self, parameters: &[String]) {
+        self.pairs.retain(|(p, _)| !parameters.contains(p));
+        self.kept.extend_from_slice(parameters);
+    }
+
     /// Asks again for the gradient of a parameter: whatever the graph's shape says, it may be any of the values on the
     /// way to the new one. Such are optimizers that begin with reductions or other ops that backward passes have, too.
     pub fn doubt(&mut self, graph: &Graph, parameter: &str) {
@@ -74,6 +83,8 @@ pub struct Recognised {
     pub values: BTreeMap<String, String>,
     /// Which marks of the exporter end a derivative.
     pub detach: Detach,
+    /// Parameters by which the forward pass has no derivative.
+    pub flat: BTreeSet<String>,
 }
 
 /// Finds the gradients of a labelled training step; `None` where it has no loss or trains nothing.
@@ -108,6 +119,7 @@ pub fn find(graph: &Graph, recognised: &Recognised) -> Result<Option<Gradients>,
         evidence: GradientEvidence::Metadata,
         open: Vec::new(),
         detach: recognised.detach,
+        kept: Vec::new(),
     };
     for Binding { new, old } in &graph.bindings {
         let (Some(&parameter), Some(&next)) = (inputs.get(old.as_str()), outputs.get(new.as_str()))
@@ -117,6 +129,10 @@ pub fn find(graph: &Graph, recognised: &Recognised) -> Result<Option<Gradients>,
         let trained = forward[parameter.index()] && graph.ty(parameter).dtype.is_float();
         // What the forward pass alone determines, such as running statistics, is not trained.
         if !trained || !made_by(graph, next, Role::Optimizer) {
+            continue;
+        }
+        if recognised.flat.contains(old) {
+            found.kept.push(old.clone());
             continue;
         }
         let fits = |v: &ValueId| graph.ty(*v) == graph.ty(parameter);
@@ -146,7 +162,8 @@ pub fn find(graph: &Graph, recognised: &Recognised) -> Result<Option<Gradients>,
     let parameters = found.pairs.iter().map(|(p, _)| p).chain(found.open.iter().map(|(p, _)| p));
     let parameters: Vec<ValueId> = parameters.map(|p| inputs[p.as_str()]).collect();
     found.detach = found.detach.reaching(graph, loss.value, &parameters);
-    Ok((!found.pairs.is_empty() || !found.open.is_empty()).then_some(found))
+    let trains = !found.pairs.is_empty() || !found.open.is_empty() || !found.kept.is_empty();
+    Ok(trains.then_some(found))
 }
 
 /// The values on the way to a new value that have the type of the parameter and are no part of the
@@ -174,6 +191,7 @@ fn asked(graph: &Graph) -> Option<Gradients> {
             evidence: GradientEvidence::Op,
             open: Vec::new(),
             detach: Detach::All,
+            kept: Vec::new(),
         });
         all.pairs.extend(pairs);
     }

@@ -21,7 +21,7 @@ mod vjp;
 pub use gradients::{GradientEvidence, Gradients, Recognised, find};
 pub use marks::Detach;
 pub(crate) use marks::{is_detached, lost_detach};
-pub(crate) use regenerate::{answer, check_graph, regenerate};
+pub(crate) use regenerate::{Regenerated, answer, check_graph, regenerate};
 
 use crate::lower::{Arithmetic, LowerError, Lowering};
 use pam_ir::attr::Attr;

@@ -11,14 +11,22 @@ use pam_ir::tensor::Tensor;
 use pam_ir::types::Type;
 use std::collections::HashMap;
 
+/// A training step with a backward pass of its own.
+pub(crate) enum Regenerated {
+    /// The lowered step and what was rewritten.
+    Whole(Graph, Vec<Rewrite>),
+    /// Nothing, since by these of the parameters the forward pass has no derivative.
+    Flat(Vec<String>),
+}
+
 /// Lowers a labelled training step with a backward pass of its own: the forward pass is lowered and
 /// differentiated, and the optimizer takes the new gradients in the place of the imported ones, of
-/// which nothing is left.
+/// which nothing is left but what kept gradients need.
 pub(crate) fn regenerate(
     graph: &Graph,
     found: &Gradients,
     arithmetic: Arithmetic,
-) -> Result<(Graph, Vec<Rewrite>), CompileError> {
+) -> Result<Regenerated, CompileError> {
     let values = by_name(graph);
     let cut: Vec<ValueId> = found.pairs.iter().map(|(_, g)| values[g.as_str()]).collect();
     let parameters: Vec<&str> = found.pairs.iter().map(|(p, _)| p.as_str()).collect();
@@ -33,19 +41,29 @@ pub(crate) fn regenerate(
     let on_path: Vec<bool> = before.iter().chain(&after).map(|n| on_path[n.index()]).collect();
     let mut ordered = graph.with_nodes(&[&before[..], &after[..]].concat());
     found.detach.unmark(&mut ordered);
-    let mut rewrites = Vec::new();
+    let (mut rewrites, mut flat) = (Vec::new(), Vec::new());
     let rebuilt = ordered.rebuild(|r, id, node| {
         let decomposed = on_path[id.index()] && node.mode == Mode::Native;
         forward(r, node, decomposed, arithmetic, &mut rewrites)?;
         if id.index() + 1 == before.len() {
             let new = differentiate(r, arithmetic, loss, &wanted, &found.loss)?;
-            for (&old, new) in cut.iter().zip(all(new, &parameters)?) {
-                r.set(old, new);
+            for ((&old, new), parameter) in cut.iter().zip(new).zip(&parameters) {
+                match new {
+                    Some(new) => r.set(old, new),
+                    None => flat.push((*parameter).to_owned()),
+                }
+            }
+            if let Some(parameter) = flat.first() {
+                return Err(unreached(parameter));
             }
         }
         Ok(())
-    })?;
-    Ok((rebuilt, rewrites))
+    });
+    match rebuilt {
+        // One gradient at least is to be had.
+        Err(_) if (1..cut.len()).contains(&flat.len()) => Ok(Regenerated::Flat(flat)),
+        rebuilt => Ok(Regenerated::Whole(rebuilt?, rewrites)),
+    }
 }
 
 /// Lowers a labelled graph with its ops `Gradient` answered where they stand: by the derivatives of all that comes
@@ -67,9 +85,13 @@ pub(crate) fn answer(
         let new = differentiate(r, arithmetic, loss, &wanted, &graph.value(loss).name)?;
         for ((old, new), &by) in node.outputs.iter().zip(new).zip(&wanted) {
             let Some(old) = *old else { continue };
-            // What is constant between its steps has a derivative, too, which is 0.
+            // What is constant between its steps has a derivative, too, which is 0; but it trains nothing.
+            let name = graph.value(by).name.as_str();
             let new = match new {
                 Some(new) => new,
+                None if graph.bindings.iter().any(|b| b.old == name) => {
+                    return Err(unreached(name));
+                }
                 None => zeros(r, graph.ty(by))?,
             };
             r.set(old, new);
@@ -80,7 +102,7 @@ pub(crate) fn answer(
 }
 
 /// A graph in native arithmetic that computes the gradient of each parameter twice: `imported.<p>` as
-/// the file has it, and `regenerated.<p>` by differentiating the forward pass. For a parameter whose
+/// the file has it, and `regenerated.<p>` by differentiating the forward pass, if that has a derivative. For a parameter whose
 /// gradient is not known, `candidate.<p>.<i>` are the values that may be it.
 pub(crate) fn check_graph(graph: &Graph, found: &Gradients) -> Result<Graph, CompileError> {
     let values = by_name(graph);
@@ -114,8 +136,8 @@ pub(crate) fn check_graph(graph: &Graph, found: &Gradients) -> Result<Graph, Com
         forward(r, node, on_path[id.index()], arithmetic, &mut Vec::new())?;
         if id.index() + 1 == nodes.len() {
             let new = differentiate(r, arithmetic, loss, &wanted, &found.loss)?;
-            for (p, v) in parameters.iter().zip(all(new, &parameters)?) {
-                r.to.output(&format!("regenerated.{p}"), v);
+            for (p, v) in parameters.iter().zip(new) {
+                v.iter().for_each(|&v| r.to.output(&format!("regenerated.{p}"), v));
             }
         }
         Ok(())
@@ -158,19 +180,11 @@ fn zeros(r: &mut Rebuild<'_>, ty: &Type) -> Result<ValueId, CompileError> {
     made.map_err(|e| CompileError::general(e.to_string(), ""))
 }
 
-/// The gradients of all parameters.
-fn all(new: Vec<Option<ValueId>>, parameters: &[&str]) -> Result<Vec<ValueId>, CompileError> {
-    let each = new.into_iter().zip(parameters);
-    each.map(|(v, parameter)| {
-        v.ok_or_else(|| {
-            let reason = format!("no path leads from the parameter `{parameter}` to the loss");
-            CompileError::general(
-                reason,
-                "--freeze it, leave it out of the bindings, or keep the backward pass",
-            )
-        })
-    })
-    .collect()
+fn unreached(parameter: &str) -> CompileError {
+    let reason =
+        format!("no path of derivatives leads from the parameter `{parameter}` to the loss");
+    let remedy = "with --loss, --freeze it; a backward pass that the file holds is kept by the modes approx and native";
+    CompileError::general(reason, remedy)
 }
 
 fn error(loss: &str, e: DifferentiateError) -> CompileError {

@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 /// Prefixes and suffixes that mark a new value.
-const AFFIXES: [(&str, &str); 4] = [("new.", ""), ("", "_new"), ("", "_out"), ("next_", "")];
+const AFFIXES: [(&str, &str); 5] =
+    [("new.", ""), ("", "_new"), ("", "_out"), ("next_", ""), ("new_", "")];
 
 /// What the metadata of a model say: outputs, and the inputs whose next values they are.
 pub(super) fn stated(
