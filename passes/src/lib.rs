@@ -146,7 +146,7 @@ pub fn compile_with(
         }
         Some(found) if !found.pairs.is_empty() => loop {
             match differentiate::regenerate(&source, found, arithmetic)? {
-                Regenerated::Whole(lowered, rewrites) => break (lowered, rewrites),
+                Regenerated::Whole(made) => break *made,
                 Regenerated::Flat(parameters) => found.keep(&parameters),
             }
         },

@@ -154,6 +154,14 @@ fn determinants_need_pivots() {
     assert_eq!(found[1], Tensor::scalar(-5f32));
 }
 
+/// PyTorch finds the first of some truth values so.
+#[test]
+fn the_first_truth_is_found() {
+    let x = Tensor::new([2, 3], vec![false, true, true, true, false, false]);
+    let y = evaluated(vec![node("ArgMax", "x", "y", &[int("axis", 1)])], &[("x", x)], &["y"]);
+    assert_eq!(y[0], Tensor::new([2, 1], vec![1i64, 0]));
+}
+
 #[test]
 fn what_is_known_decides_what_is_kept() {
     let x = Tensor::new([2, 3], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]);

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 /// A training step with a backward pass of its own.
 pub(crate) enum Regenerated {
     /// The lowered step and what was rewritten.
-    Whole(Graph, Vec<Rewrite>),
+    Whole(Box<(Graph, Vec<Rewrite>)>),
     /// Nothing, since by these of the parameters the forward pass has no derivative.
     Flat(Vec<String>),
 }
@@ -62,7 +62,7 @@ pub(crate) fn regenerate(
     match rebuilt {
         // One gradient at least is to be had.
         Err(_) if (1..cut.len()).contains(&flat.len()) => Ok(Regenerated::Flat(flat)),
-        rebuilt => Ok(Regenerated::Whole(rebuilt?, rewrites)),
+        rebuilt => Ok(Regenerated::Whole(Box::new((rebuilt?, rewrites)))),
     }
 }
 
@@ -83,15 +83,19 @@ pub(crate) fn answer(
         };
         let wanted: Vec<ValueId> = node.inputs[1..].iter().flatten().copied().collect();
         let new = differentiate(r, arithmetic, loss, &wanted, &graph.value(loss).name)?;
+        let path = graph.ancestors([loss]);
+        let read = |v: ValueId| {
+            let mut nodes = graph.nodes.iter().zip(&path).filter(|(_, on_path)| **on_path);
+            nodes.any(|(node, _)| node.inputs.contains(&Some(v)))
+        };
         for ((old, new), &by) in node.outputs.iter().zip(new).zip(&wanted) {
             let Some(old) = *old else { continue };
             // What is constant between its steps has a derivative, too, which is 0; but it trains nothing.
             let name = graph.value(by).name.as_str();
+            let trained = graph.bindings.iter().any(|b| b.old == name);
             let new = match new {
                 Some(new) => new,
-                None if graph.bindings.iter().any(|b| b.old == name) => {
-                    return Err(unreached(name));
-                }
+                None if trained || !read(by) => return Err(unreached(name)),
                 None => zeros(r, graph.ty(by))?,
             };
             r.set(old, new);
@@ -181,8 +185,7 @@ fn zeros(r: &mut Rebuild<'_>, ty: &Type) -> Result<ValueId, CompileError> {
 }
 
 fn unreached(parameter: &str) -> CompileError {
-    let reason =
-        format!("no path of derivatives leads from the parameter `{parameter}` to the loss");
+    let reason = format!("no path leads from the parameter `{parameter}` to the loss");
     let remedy = "with --loss, --freeze it; a backward pass that the file holds is kept by the modes approx and native";
     CompileError::general(reason, remedy)
 }

@@ -16,6 +16,26 @@ pub fn mul(lo: &mut Lowering<'_, '_>, node: &Node) -> Result<()> {
     set(lo, node, y)
 }
 
+/// `a` to a constant power, by squares and products.
+pub fn pow(lo: &mut Lowering<'_, '_>, node: &Node) -> Result<()> {
+    let (a, b) = (lo.input(node, 0)?, lo.input(node, 1)?);
+    let Some(mut left) = only(lo, b).filter(|c| (1..64).contains(c)) else {
+        let y = lo.op(Op::Pow, &[a, b], &[])?;
+        return lo.set(node, 0, y);
+    };
+    let (mut square, mut y) = (a, None);
+    loop {
+        if left & 1 == 1 {
+            y = Some(y.map_or(Ok(square), |y| product(lo, y, square))?);
+        }
+        left >>= 1;
+        match y {
+            Some(y) if left == 0 => return set(lo, node, y),
+            _ => square = product(lo, square, square)?,
+        }
+    }
+}
+
 /// `a / b`, cut towards zero.
 pub fn div(lo: &mut Lowering<'_, '_>, node: &Node) -> Result<()> {
     let (a, b) = (lo.input(node, 0)?, lo.input(node, 1)?);

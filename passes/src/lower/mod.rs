@@ -225,6 +225,7 @@ pub fn integer_rule(op: Op) -> Option<(&'static str, Rule)> {
         Op::Mul => ("integer_mul", integer::mul as Rule),
         Op::Div => ("integer_div", integer::div),
         Op::Mod => ("integer_mod", integer::modulo),
+        Op::Pow => ("integer_pow", integer::pow),
         _ => return None,
     })
 }

@@ -69,3 +69,17 @@ fn constants_are_exact() {
         }
     }
 }
+
+#[test]
+fn constant_powers_are_exact() {
+    let numbers = numbers();
+    let n = numbers.len();
+    let inputs = BTreeMap::from([("a", Tensor::new([n], numbers.clone()))]);
+    for c in [1u32, 2, 3, 7, 12] {
+        let lines = format!("in a: i64[{n}]\nconst b: i64[] = {c}\ny: i64[{n}] = Pow(a, b)");
+        let graph = parsed("Pow", &cases::graph(&lines));
+        let outputs = eval::run(&compiled("Pow", &graph, "approx"), &inputs);
+        let expected: Vec<i64> = numbers.iter().map(|a| a.wrapping_pow(c)).collect();
+        assert_eq!(outputs[0], Tensor::new([n], expected), "b = {c}");
+    }
+}

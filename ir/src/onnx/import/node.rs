@@ -5,7 +5,7 @@ use super::super::proto::{AttributeProto, NodeProto, attribute_proto::AttributeT
 use super::super::tensor;
 use super::draft::Draft;
 use super::place::place;
-use super::{Context, Importer, inline, is_standard, upgrade};
+use super::{Context, Importer, inline, is_standard, translate, upgrade};
 use crate::attr::{Attr, AttrKind, Attrs};
 use crate::eval::evaluate;
 use crate::graph::{Node, Origin, ValueId};
@@ -30,10 +30,6 @@ impl Importer<'_> {
         inputs: &[Option<ValueId>],
     ) -> Result<Vec<Option<ValueId>>, String> {
         self.builder.scope.name = label.to_owned();
-        if let Some(i) = inputs.iter().position(|v| v.is_some_and(|v| self.sequences.is_known(v))) {
-            let name = node.input.get(i).map_or("", String::as_str);
-            return Err(format!("input `{name}` is a sequence; only ops on sequences take one"));
-        }
         let domain = if is_standard(node.domain()) { "" } else { node.domain() };
         let version = context.opsets.get(domain).copied().unwrap_or(1);
         // `Scatter` and `Upsample` are former names, and sums of floats are written as calls.
@@ -44,6 +40,11 @@ impl Importer<'_> {
             other => other,
         };
         let is_pam = node.domain() == "pam";
+        let sequence = inputs.iter().position(|v| v.is_some_and(|v| self.sequences.is_known(v)));
+        if let Some(i) = sequence.filter(|_| is_known(domain, op_type)) {
+            let name = node.input.get(i).map_or("", String::as_str);
+            return Err(format!("input `{name}` is a sequence; only ops on sequences take one"));
+        }
         let Some(op) = Op::from_onnx(domain, op_type) else {
             if let Some(made) = self.translate(context, node, inputs) {
                 return made;
@@ -248,7 +249,7 @@ impl Importer<'_> {
                 // Nothing after this node can be typed, so the list of unknown ops ends here.
                 _ => {
                     return Err(match self.unknown_ops() {
-                        Some(e) => e.reason,
+                        Some(e) => format!("{}; {}", e.reason, e.remedy),
                         None => format!("the compiler does not know {op} and cannot type it"),
                     });
                 }
@@ -280,6 +281,12 @@ impl Importer<'_> {
         });
         Ok(values)
     }
+}
+
+/// Whether the table has an op, or there is a translation of it.
+fn is_known(domain: &str, op: &str) -> bool {
+    Op::from_onnx(domain, op).is_some()
+        || translate::translated().any(|known| known == (domain, op))
 }
 
 fn check_required(op: Op, attrs: &Attrs, inputs: &[Option<ValueId>]) -> Result<(), String> {

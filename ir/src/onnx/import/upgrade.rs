@@ -10,6 +10,7 @@ use crate::attr::{Attr, Attrs};
 use crate::graph::ValueId;
 use crate::op::{Op, normalize_axis};
 use crate::tensor::Tensor;
+use crate::types::DType;
 use std::collections::BTreeMap;
 
 /// Attributes that older forms of an op had and the row does not declare.
@@ -50,6 +51,12 @@ pub(super) fn upgrade(
                     draft.inputs[i + 1] = Some(value);
                 }
             }
+        }
+        // Exporters find the first truth value that holds, which the standard op does not.
+        Op::ArgMax | Op::ArgMin if importer.input_type(&draft, 0)?.dtype == DType::Bool => {
+            let x = draft.inputs[0];
+            let attrs = Attrs::from([("to".to_owned(), DType::I32.into())]);
+            draft.inputs[0] = Some(importer.before(Op::Cast, &[x], attrs)?);
         }
         // 11: the value is an input.
         Op::Pad => {

@@ -1,11 +1,10 @@
 //! Ops that the op table lacks, in terms of those it has.
 //!
-//! Training graphs hold ops of onnxruntime (`com.microsoft`, some of them in the standard domain) and of
-//! ONNX's own training domain, forward models recurrent layers, quantisation, sampling and
-//! Fourier transforms. Each is a function of
-//! a few lines here that appends ops of the table, so that the rest of the compiler need not know them. The
-//! formulas are those of ONNX's docs/Operators.md and of onnxruntime's operator documentation
-//! (docs/ContribOperators.md, orttraining/core/graph/training_op_defs.cc).
+//! Training graphs hold ops of onnxruntime (`com.microsoft`, some of them in the standard domain) and of ONNX's own
+//! training domain, forward models recurrent layers, quantisation, sampling and Fourier transforms. Each is a function
+//! of a few lines here that appends ops of the table, so that the rest of the compiler need not know them. The formulas
+//! are those of ONNX's docs/Operators.md and of onnxruntime's operator documentation (docs/ContribOperators.md,
+//! orttraining/core/graph/training_op_defs.cc).
 
 mod causal;
 mod determinant;
