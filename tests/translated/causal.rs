@@ -78,9 +78,13 @@ fn linear_attention_keeps_a_state_of_each_head() {
 
 #[test]
 fn rules_say_what_they_need() {
-    let inputs = [("q", random(1, &[1, 2, 4]))];
-    let attrs = [int("q_num_heads", 2), int("kv_num_heads", 2)];
-    let error = imported(vec![node("LinearAttention", "q,q,q", "y", &attrs)], &inputs, &["y"]);
+    let inputs = [("q", random(1, &[1, 2, 4])), ("k", random(2, &[1, 3, 4]))];
+    let attrs = [int("q_num_heads", 2), int("kv_num_heads", 2), text("update_rule", "linear")];
+    let error = imported(vec![node("LinearAttention", "q,k,q", "y", &attrs)], &inputs, &["y"]);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("an operand is f32[1,3,4], not [1,2,…]"), "{error}");
+    let attrs = &attrs[..2];
+    let error = imported(vec![node("LinearAttention", "q,q,q", "y", attrs)], &inputs, &["y"]);
     let error = error.unwrap_err().to_string();
     assert!(error.contains("`update_rule` needs `decay`"), "{error}");
 }

@@ -35,22 +35,23 @@ pub(super) fn linear_attention(v: &mut Translation<'_, '_>) -> Outputs {
     }
     let (size, shared) = (width / readers, readers / heads);
     // Several queries may read the state of one head.
-    let queries = by_step(v, query, [heads, shared, size])?;
-    let keys = by_step(v, key, [heads, size, 1])?;
+    let sizes = [batch, steps];
+    let queries = by_step(v, query, sizes, [heads, shared, size])?;
+    let keys = by_step(v, key, sizes, [heads, size, 1])?;
     let wide = v.ty(value).shape.last().map_or(0, |n| n / heads);
-    let values = by_step(v, value, [heads, 1, wide])?;
+    let values = by_step(v, value, sizes, [heads, 1, wide])?;
     let decays = match v.given(4) {
         Some(decay) => {
             let per_key = v.ty(decay).shape.last() != Some(&heads);
             let decay = v.op(Op::Exp, &[decay])?;
-            by_step(v, decay, [heads, if per_key { size } else { 1 }, 1])?
+            by_step(v, decay, sizes, [heads, if per_key { size } else { 1 }, 1])?
         }
         None => vec![],
     };
     let rates = match v.given(5) {
         Some(rate) => {
             let own = v.ty(rate).shape.last().copied().unwrap_or(1);
-            by_step(v, rate, [own, 1, 1])?
+            by_step(v, rate, sizes, [own, 1, 1])?
         }
         None => vec![],
     };
@@ -89,10 +90,15 @@ pub(super) fn linear_attention(v: &mut Translation<'_, '_>) -> Outputs {
 }
 
 /// The steps of `x[batch, steps, …]`, each as `[batch, …shape]`.
-fn by_step(v: &mut Translation<'_, '_>, x: ValueId, shape: [usize; 3]) -> Result<Vec<ValueId>> {
-    let [batch, steps, _] = v.ty(x).shape[..] else {
-        return Err(format!("an operand is {}, which is not of rank 3", v.ty(x)));
-    };
+fn by_step(
+    v: &mut Translation<'_, '_>,
+    x: ValueId,
+    [batch, steps]: [usize; 2],
+    shape: [usize; 3],
+) -> Result<Vec<ValueId>> {
+    if v.rank(x) != 3 || v.ty(x).shape[..2] != [batch, steps] {
+        return Err(format!("an operand is {}, not [{batch},{steps},…]", v.ty(x)));
+    }
     let apart = [&[batch * steps], &shape[..]].concat();
     let wide = v.reshape(x, &[&[batch, steps], &shape[..]].concat())?;
     let first = v.transpose(wide, &[1, 0, 2, 3, 4])?;
