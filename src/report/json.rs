@@ -74,6 +74,9 @@ pub struct GradientReport {
     pub disagreement: Option<f64>,
     /// The parameter where it is.
     pub worst: Option<String>,
+    /// Parameters whose imported gradients are kept, since the forward pass has no derivative by them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<String>,
 }
 
 /// An override of the policy and how many nodes it decided.
@@ -273,6 +276,7 @@ fn gradients(step: &Step) -> Option<GradientReport> {
         evidence: gradients.evidence.name(),
         disagreement: worst.as_ref().map(|w| w.0),
         worst: worst.map(|w| w.1),
+        kept: gradients.kept.clone(),
     })
 }
 
