@@ -163,6 +163,21 @@ fn the_first_truth_is_found() {
 }
 
 #[test]
+fn each_sequence_has_a_length() {
+    let inputs = [
+        ("x", Tensor::new([2, 3], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])),
+        ("n", Tensor::vector(vec![3i64, 2])),
+        ("m", Tensor::vector(vec![3i64])),
+    ];
+    let axes = [int("batch_axis", 0), int("time_axis", 1)];
+    let reversed = |lengths: &str| vec![node("ReverseSequence", lengths, "y", &axes)];
+    let y = evaluated(reversed("x,n"), &inputs, &["y"]);
+    assert_eq!(y[0].to_f64().unwrap(), [3.0, 2.0, 1.0, 5.0, 4.0, 6.0]);
+    let error = imported(reversed("x,m"), &inputs, &["y"]).unwrap_err().to_string();
+    assert!(error.contains("lengths i64[1] for f32[2,3]"), "{error}");
+}
+
+#[test]
 fn what_is_known_decides_what_is_kept() {
     let x = Tensor::new([2, 3], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
     let nodes = vec![

@@ -89,7 +89,7 @@ ops! {
     Trilu "Trilu" 14 "input, k:int?! -> output" "upper:int=1" Plain same zero "Upper or lower triangle."
     DepthToSpace "DepthToSpace" 13 "input -> output" "blocksize:int, mode:str=DCR" Plain depth_to_space zero "Moves blocks of channels into space."
     SpaceToDepth "SpaceToDepth" 13 "input -> output" "blocksize:int" Plain space_to_depth zero "Moves blocks of space into channels."
-    ReverseSequence "ReverseSequence" 10 "input, sequence_lens -> Y" "batch_axis:int=1, time_axis:int=0" Plain same zero "Reverses a prefix of each row."
+    ReverseSequence "ReverseSequence" 10 "input, sequence_lens -> Y" "batch_axis:int=1, time_axis:int=0" Plain reverse_sequence zero "Reverses a prefix of each row."
     Col2Im "Col2Im" 18 "input, image_shape:ints!, block_shape:ints! -> output" "dilations:ints?, pads:ints?, strides:ints?" Plain col2im zero "Adds columns of blocks into an image."
     OneHot "OneHot" 11 "indices, depth:int!, values -> output" "axis:int=-1" Plain one_hot zero "One-hot encoding with given off and on values."
     CenterCropPad "CenterCropPad" 18 "input_data, shape:ints! -> output_data" "axes:ints?" Plain center_crop_pad zero "Crops or pads around the centre."

@@ -21,8 +21,8 @@ pub(super) use indexing::{
     col2im, gather, gather_elements, gather_nd, max_unpool, one_hot, scatter, top_k,
 };
 pub(super) use movement::{
-    center_crop_pad, concat, depth_to_space, expand, flatten, pad, reshape, slice, space_to_depth,
-    split, squeeze, tile, transpose, unsqueeze,
+    center_crop_pad, concat, depth_to_space, expand, flatten, pad, reshape, reverse_sequence,
+    slice, space_to_depth, split, squeeze, tile, transpose, unsqueeze,
 };
 pub(super) use nn::{
     batch_norm, cross_entropy, dropout, global_pool, layer_norm, nll_loss, pool, resize,

@@ -214,6 +214,16 @@ pub(in crate::op) fn depth_to_space(call: &Call<'_>) -> Types {
     one(ty.dtype, vec![n, c / block, product(&[h, b])?, product(&[w, b])?])
 }
 
+/// `ReverseSequence`, with a length for each element of the batch.
+pub(in crate::op) fn reverse_sequence(call: &Call<'_>) -> Types {
+    let (x, lengths) = (call.input(0)?, call.input(1)?);
+    let batch = call.axis("batch_axis", x.rank())?;
+    if x.rank() < 2 || lengths.shape != [x.shape[batch]] {
+        return Err(format!("lengths {lengths} for {x}"));
+    }
+    Ok(vec![x.clone()])
+}
+
 /// `SpaceToDepth`.
 pub(in crate::op) fn space_to_depth(call: &Call<'_>) -> Types {
     let (ty, b) = blocks(call)?;
