@@ -13,7 +13,7 @@ use crate::tensor::Tensor;
 use crate::types::DType;
 use std::collections::BTreeMap;
 
-/// Attributes that older forms of an op had and the row does not declare.
+/// Attributes that other forms of an op have and the row does not declare.
 pub(super) fn is_former_attribute(op: Op, name: &str) -> bool {
     matches!(
         (op, name),
@@ -23,6 +23,7 @@ pub(super) fn is_former_attribute(op: Op, name: &str) -> bool {
             | (Op::BatchNormalization, "spatial" | "is_test" | "consumed_inputs")
             | (Op::Dropout, "is_test")
             | (Op::Cast, "saturate" | "round_mode")
+            | (Op::SpaceToDepth, "mode")
     )
 }
 
@@ -106,6 +107,12 @@ pub(super) fn upgrade(
                 draft.attrs.insert("num_outputs".to_owned(), Attr::Int(draft.outputs as i64));
             }
         }
+        // 28: there is another order of blocks.
+        Op::SpaceToDepth => {
+            if draft.attrs.remove("mode").is_some_and(|m| m == Attr::Str("CRD".to_owned())) {
+                return channels_first(importer, &draft);
+            }
+        }
         // 21: scale and bias are per channel, before that per group.
         Op::GroupNormalization if version < 21 => per_channel(importer, &mut draft)?,
         _ => {}
@@ -135,6 +142,25 @@ fn flattened(importer: &mut Importer<'_>, mut draft: Draft) -> Result<Draft, Str
         attrs: Attrs::from([("shape".to_owned(), shape)]),
         outputs: 1,
     })
+}
+
+/// The blocks of an image as channels, those of each channel side by side.
+fn channels_first(importer: &mut Importer<'_>, draft: &Draft) -> Result<Draft, String> {
+    let ty = importer.input_type(draft, 0)?.clone();
+    let block = match draft.attrs.get("blocksize") {
+        Some(Attr::Int(b)) => usize::try_from(*b).ok().filter(|b| (1..=1 << 16).contains(b)),
+        _ => None,
+    };
+    let (Some(b), [n, c, h, w]) = (block, &ty.shape[..]) else {
+        return Err(format!("takes rank 4 and a positive `blocksize`, not {ty}"));
+    };
+    let shape = |dims: &[usize]| Attrs::from([("shape".to_owned(), Attr::from(dims))]);
+    let blocks = [*n, *c, h / b, b, w / b, b];
+    let apart = importer.before(Op::Reshape, &draft.inputs[..1], shape(&blocks))?;
+    let perm = Attrs::from([("perm".to_owned(), [0usize, 1, 3, 5, 2, 4].as_slice().into())]);
+    let turned = importer.before(Op::Transpose, &[Some(apart)], perm)?;
+    let attrs = shape(&[*n, c * b * b, h / b, w / b]);
+    Ok(Draft { op: Op::Reshape, inputs: vec![Some(turned)], attrs, outputs: 1 })
 }
 
 fn per_channel(importer: &mut Importer<'_>, draft: &mut Draft) -> Result<(), String> {
