@@ -3,6 +3,7 @@
 //! | rule | before | after |
 //! |---|---|---|
 //! | identity | `Identity(x)`; a `Reshape`, `Expand`, `Transpose` or `Cast` to what x is already | x |
+//! | types alone | `CastLike(x, y)` | `Cast(x)` |
 //! | back and forth | `Neg(Neg(x))` | x |
 //! | transposes | `Transpose(Transpose(x) {p}) {q}` | `Transpose(x) {p[q]}` |
 //! | reshapes | `Reshape(Reshape(x))` | `Reshape(x)` |
@@ -86,6 +87,9 @@ fn simpler(r: &mut Rebuild<'_>, node: &Node) -> Option<(ValueId, ValueId)> {
         r.to.node(op, inputs, attrs).ok().map(|v| (y, v))
     };
     match node.op {
+        // Of the other operand only the type counts.
+        Op::CastLike if *r.to.ty(x) == ty => Some((y, x)),
+        Op::CastLike => append(r, Op::Cast, &[x], &[("to", ty.dtype.into())]),
         Op::Neg => made(r, x, Op::Neg)?.input(0).map(|inner| (y, inner)),
         Op::Transpose => {
             let first = made(r, x, Op::Transpose)?;
@@ -202,6 +206,11 @@ mod tests {
             ("a: f32[2,3] = Identity(x)\nout y = a", "out y = x"),
             ("a: f32[2,3] = Reshape(x) {shape=[2, -1]}\nout y = a", "out y = x"),
             ("a: f32[2,3] = Transpose(x) {perm=[0, 1]}\nout y = a", "out y = x"),
+            ("a: f32[2,3] = CastLike(x, w)\nout y = a", "out y = x"),
+            (
+                "n: i64[2,3] = Cast(w) {to=i64}\na: i64[2,3] = CastLike(x, n)\nout y = a",
+                "a: i64[2,3] = Cast(x) {to=i64}; out y = a",
+            ),
             ("a: f32[2,3] = Neg(x)\nb: f32[2,3] = Neg(a)\nout y = b", "out y = x"),
             ("a: f32[3,2] = Transpose(x)\nb: f32[2,3] = Transpose(a)\nout y = b", "out y = x"),
             (

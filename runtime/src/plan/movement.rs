@@ -20,7 +20,7 @@ pub fn walk(graph: &Graph, node: &Node, k: usize) -> Result<Option<Strided>, Str
         Op::Identity | Op::Reshape | Op::Flatten | Op::Squeeze | Op::Unsqueeze => {
             Some(Strided::new(from, &own, 0))
         }
-        Op::Cast | Op::CastLike if same_type => Some(Strided::new(from, &own, 0)),
+        Op::Cast if same_type => Some(Strided::new(from, &own, 0)),
         Op::BitCast if same_size => Some(Strided::new(from, &own, 0)),
         Op::Expand => Some(Strided::new(to, &broadcast_strides(from, to), 0)),
         Op::Transpose => {

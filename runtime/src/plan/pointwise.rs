@@ -52,7 +52,7 @@ pub fn is(graph: &Graph, node: &Node) -> bool {
         Op::Identity | Op::Reshape | Op::Flatten | Op::Squeeze | Op::Unsqueeze => true,
         Op::Transpose | Op::Expand | Op::Tile | Op::Slice | Op::Split => true,
         Op::DepthToSpace | Op::SpaceToDepth | Op::ConstantOfShape => true,
-        Op::Cast | Op::CastLike => true,
+        Op::Cast => true,
         Op::BitCast => {
             let to = node.output(0).map(|v| graph.ty(v).dtype.size());
             ty(0).map(DType::size) == to
@@ -184,7 +184,7 @@ pub fn append(
             let from = given(1).map_or(to, |(t, _)| t);
             draft.operation(function(Op::Where, from, to), &args, per)
         }
-        Op::Cast | Op::CastLike => draft.operation(function(Op::Cast, from, to), &args[..1], per),
+        Op::Cast => draft.operation(function(Op::Cast, from, to), &args[..1], per),
         op => draft.operation(Function { imm, ..function(op, from, to) }, &args, per),
     };
     // A movement, a fold over one operand or a clip without bounds is that operand.
