@@ -163,7 +163,7 @@ fn the_first_truth_is_found() {
 }
 
 #[test]
-fn each_sequence_has_a_length() {
+fn operands_have_the_shapes_that_ops_ask_for() {
     let inputs = [
         ("x", Tensor::new([2, 3], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])),
         ("n", Tensor::vector(vec![3i64, 2])),
@@ -175,6 +175,9 @@ fn each_sequence_has_a_length() {
     assert_eq!(y[0].to_f64().unwrap(), [3.0, 2.0, 1.0, 5.0, 4.0, 6.0]);
     let error = imported(reversed("x,m"), &inputs, &["y"]).unwrap_err().to_string();
     assert!(error.contains("lengths i64[1] for f32[2,3]"), "{error}");
+    let clipped = vec![node("Clip", "x,x", "y", &[])];
+    let error = imported(clipped, &inputs, &["y"]).unwrap_err().to_string();
+    assert!(error.contains("a bound is f32[2,3], but takes one number"), "{error}");
 }
 
 #[test]

@@ -43,7 +43,7 @@ ops! {
     Relu "Relu" 14 "X -> Y" "" Plain same zero "max(x, 0)."
     Max "Max" 13 "data* -> max" "" Plain broadcast zero "Elementwise maximum of any number of operands."
     Min "Min" 13 "data* -> min" "" Plain broadcast zero "Elementwise minimum of any number of operands."
-    Clip "Clip" 13 "input, min?, max? -> output" "" Plain same zero "Limits values to a range."
+    Clip "Clip" 13 "input, min?, max? -> output" "" Plain clip zero "Limits values to a range."
     ThresholdedRelu "ThresholdedRelu" 22 "X -> Y" "alpha:float=1.0" Plain same zero "x where x > alpha, else 0."
     Shrink "Shrink" 9 "input -> output" "bias:float=0.0, lambd:float=0.5" Plain same zero "Soft or hard shrinkage."
     Hardmax "Hardmax" 13 "input -> output" "axis:int=-1" Plain same zero "One at the first maximum of an axis, else 0."

@@ -10,6 +10,18 @@ pub(in crate::op) fn same(call: &Call<'_>) -> Types {
     Ok(vec![ty.clone()])
 }
 
+/// As [`same`], with bounds that are single numbers.
+pub(in crate::op) fn clip(call: &Call<'_>) -> Types {
+    let x = call.input(0)?;
+    for bound in [call.get(1), call.get(2)].into_iter().flatten() {
+        same_dtype(x, bound)?;
+        if bound.elements() != 1 {
+            return Err(format!("a bound is {bound}, but takes one number"));
+        }
+    }
+    Ok(vec![x.clone()])
+}
+
 /// As [`same`], for ops whose other operands broadcast to the first.
 pub(in crate::op) fn first(call: &Call<'_>) -> Types {
     let (a, b) = (call.input(0)?, call.input(1)?);

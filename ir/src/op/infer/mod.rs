@@ -15,7 +15,8 @@ pub(super) use contraction::{
     attention, conv, conv_transpose, einsum, gemm, matmul, matmul_grad_a, matmul_grad_b,
 };
 pub(super) use elementwise::{
-    broadcast, cast, cast_like, compare, first, gradient, opaque, power, predicate, same, select,
+    broadcast, cast, cast_like, clip, compare, first, gradient, opaque, power, predicate, same,
+    select,
 };
 pub(super) use indexing::{
     col2im, gather, gather_elements, gather_nd, max_unpool, one_hot, scatter, top_k,
