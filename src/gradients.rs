@@ -33,7 +33,7 @@ pub const DISAGREEMENT: f64 = 1e-2;
 
 /// What the values of a step's gradients tell of it: which of the possible ones differentiating the forward pass gives,
 /// and which of the exporter's marks end a derivative. Of the choices of the latter, the first with which all gradients
-/// are found counts, or the one with which most are.
+/// are found counts, or the one with which most are. What is not found is kept as it was exported.
 pub fn recognise(source: &Graph, gradients: &Gradients) -> Recognised {
     let mut best: Option<(usize, Recognised)> = None;
     let choices = Detach::CHOICES.into_iter().filter(|choice| *choice >= gradients.detach);
@@ -56,15 +56,15 @@ fn recognised(source: &Graph, mut asked: Gradients) -> (usize, Recognised) {
     let all = asked.pairs.len() + asked.open.len();
     // Zeros may be padding, to which nothing is given that the derivative would be.
     let Some(executor) = evaluated(source, &asked, false) else { return (all, recognised) };
-    let known = asked.pairs.iter().map(|(p, _)| p).chain(asked.open.iter().map(|(p, _)| p));
-    let flat = known.filter(|p| executor.output(&format!("regenerated.{p}")).is_err());
-    recognised.flat = flat.cloned().collect();
     let half = source.values.iter().any(|v| matches!(v.ty.dtype, DType::F16 | DType::BF16));
-    let rounding = if half { DISAGREEMENT } else { 1e-4 };
-    let mut missing: BTreeSet<String> = asked.open.iter().map(|(p, _)| p.clone()).collect();
-    for (error, parameter) in disagreements(&executor, &asked) {
-        if error > DISAGREEMENT {
-            missing.insert(parameter.clone());
+    let [rounding, tolerance] = if half { [DISAGREEMENT, 1e-1] } else { [1e-4, DISAGREEMENT] };
+    // Where nothing can be compared, there is no derivative.
+    let found = disagreements(&executor, &asked);
+    let known = asked.pairs.iter().map(|(p, _)| p).chain(asked.open.iter().map(|(p, _)| p));
+    let mut missing: BTreeSet<String> = known.cloned().collect();
+    for (error, parameter) in found {
+        if error <= tolerance {
+            missing.remove(&parameter);
         }
         if error > rounding && asked.evidence == GradientEvidence::Shape {
             asked.doubt(source, &parameter);
@@ -73,8 +73,9 @@ fn recognised(source: &Graph, mut asked: Gradients) -> (usize, Recognised) {
     if !asked.open.is_empty() {
         recognised.values = fitting(source, &asked, rounding);
     }
-    missing.retain(|p| !recognised.values.contains_key(p) && !recognised.flat.contains(p));
-    (missing.len(), recognised)
+    missing.retain(|p| !recognised.values.contains_key(p));
+    recognised.kept = missing;
+    (recognised.kept.len(), recognised)
 }
 
 /// For each parameter whose gradient is open, the value that differentiating the forward pass gives, if there is one.

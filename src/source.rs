@@ -32,6 +32,8 @@ pub struct Source {
     pub graph: Graph,
     /// Symbolic dimensions whose size was not given.
     pub defaulted_dims: BTreeSet<String>,
+    /// Control flow of which a part is left out.
+    pub left_out: Vec<String>,
 }
 
 /// What a command tolerates when reading.
@@ -104,7 +106,8 @@ impl Source {
         if let (Some(loss), Some(optimizer)) = (&input.loss, &input.optimizer) {
             graph = training_step(&files[0].path, &graph, loss, optimizer, &input.freeze)?;
         }
-        Ok(Source { files, sha256, external, graph, defaulted_dims: imported.defaulted_dims })
+        let (defaulted_dims, left_out) = (imported.defaulted_dims, imported.left_out);
+        Ok(Source { files, sha256, external, graph, defaulted_dims, left_out })
     }
 
     /// The first file.

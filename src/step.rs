@@ -108,15 +108,18 @@ impl Step {
                 path.display()
             );
         }
-        if let Some(found) = self.compiled.gradients.as_ref().filter(|g| !g.kept.is_empty()) {
+        let gradients = self.compiled.gradients.as_ref();
+        if let Some(kept) = gradients.map(|g| &g.kept).filter(|kept| !kept.is_empty()) {
+            let (is, its) = match kept.len() {
+                1 => ("gradient of", "is not the derivative of its forward pass"),
+                _ => ("gradients of", "are not the derivatives of their forward pass"),
+            };
             eprintln!(
-                "warning: {}: the forward pass has no derivative by `{}`, as behind what rounds, so that the exported \
-                 {} kept under policy {} and {} not exact",
+                "warning: {}: the exported {is} `{}` {its} (as with straight-through estimators, detach(), several \
+                 losses and target networks) and kept: policy {} makes no exact one",
                 path.display(),
-                found.kept.join("`, `"),
-                if found.kept.len() == 1 { "gradient is" } else { "gradients are" },
-                self.policy.name,
-                if found.kept.len() == 1 { "is" } else { "are" },
+                kept.join("`, `"),
+                self.policy.name
             );
         }
         if let Some((gap, parameter)) = self.disagreement().filter(|d| d.0 > DISAGREEMENT) {

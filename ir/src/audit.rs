@@ -6,6 +6,7 @@
 
 use crate::certify::{Code, NativeMultiply, Target, Violation, native_multiplies, violations};
 use crate::graph::{Graph, Node, Source};
+use crate::onnx::functions::sum_attributes;
 use crate::op::Op;
 use std::collections::BTreeMap;
 
@@ -80,9 +81,16 @@ pub fn census(graph: &Graph) -> Census {
     census
 }
 
-/// The census of the file that a graph is written to, where further names of a value are identities.
+/// The census of the file that a graph is written to, where sums are calls of their function, and further names of a
+/// value are identities.
 pub fn written_census(graph: &Graph) -> Census {
     let mut census = census(graph);
+    let sums = graph.nodes.iter().filter(|n| sum_attributes(graph, n).is_some()).count();
+    if let (1.., Some(all)) = (sums, census.get_mut(Op::ReduceSum.onnx_name())) {
+        *all -= sums;
+        census.retain(|_, n| *n > 0);
+        census.insert("pam.sum".to_owned(), sums);
+    }
     let identities = graph.aliases().count();
     if identities > 0 {
         *census.entry(qualified_name(Op::Identity)).or_default() += identities;

@@ -179,9 +179,9 @@ fn label(graph: &Graph, policy: &Policy, recognised: &Recognised) -> Labelled {
     Labelled { source, folded, evidence, caught }
 }
 
-/// The labelled graph and its gradients, where they are to be computed anew and no more than the graph's shape, if that,
-/// tells which value is the gradient of some parameter, or where marks of the exporter may end derivatives. Whoever can
-/// execute the graph of [`gradient_check`] recognises by the values what is right.
+/// The labelled graph and its imported gradients, where they are to be computed anew. Whoever can execute the graph of
+/// [`gradient_check`] recognises by the values which they are, which marks of the exporter end derivatives, and which
+/// are no derivatives of the forward pass.
 ///
 /// # Errors
 /// Where the graph cannot be differentiated under the policy.
@@ -195,12 +195,7 @@ pub fn uncertain(
     let nothing = Recognised::default();
     let source = label(graph, policy, &nothing).source;
     let found = gradients(&source, policy, &nothing)?;
-    let marked = detaches(&source);
-    let uncertain = |g: &Gradients| {
-        let by_shape = g.evidence == GradientEvidence::Shape;
-        g.evidence != GradientEvidence::Op && (!g.open.is_empty() || by_shape || marked)
-    };
-    Ok(found.filter(uncertain).map(|g| (source, g)))
+    Ok(found.filter(|g| g.evidence != GradientEvidence::Op).map(|g| (source, g)))
 }
 
 /// Whether a graph has marks of the exporter that end derivatives, where `detach()` was.

@@ -9,7 +9,7 @@
 //! | reshapes | `Reshape(Reshape(x))` | `Reshape(x)` |
 //! | signs | `Add(x, Neg(y))`, `Sub(x, Neg(y))` | `Sub(x, y)`, `Add(x, y)` |
 //! | sums | `ReduceSum(x)` of f32 over axes that are not neighbours, or not stated | a `ReduceSum` over stated axes for each run of neighbours, the innermost first, as the sum is defined |
-//! | same | `y = f(x) {…}`, `z = f(x) {…}` | y in place of z |
+//! | same | `y = f(x) {…}`, `z = f(x) {…}`, f not random | y in place of z |
 //! | dead | `y = f(x)`, y unused | nothing |
 //!
 //! Not here: scalings by powers of two that follow each other, since a subnormal between them is
@@ -31,6 +31,10 @@ pub(crate) fn simplify(graph: &Graph) -> Graph {
         if let Some((old, new)) = simpler(r, node) {
             r.set(old, new);
             return;
+        }
+        // Two draws of random numbers are two, however much alike.
+        if is_random(node.op) {
+            return r.copy(node);
         }
         let key = key(node, |v| r.get(v));
         if let Some(outputs) = known.get(&key) {
@@ -175,6 +179,18 @@ fn perm(node: &Node, rank: usize) -> Option<Vec<usize>> {
     }
 }
 
+fn is_random(op: Op) -> bool {
+    matches!(
+        op,
+        Op::Dropout
+            | Op::RandomNormal
+            | Op::RandomNormalLike
+            | Op::RandomUniform
+            | Op::RandomUniformLike
+            | Op::Bernoulli
+    )
+}
+
 /// Two nodes with equal keys compute the same bits.
 fn key(node: &Node, get: impl Fn(ValueId) -> ValueId) -> String {
     let mut key = node.op.name().to_owned();
@@ -237,6 +253,12 @@ mod tests {
                  a.ReduceSum: f32[2,3,1] = ReduceSum(v) {axes=[2], keepdims=1}; \
                  a.ReduceSum_3: f32[1,3,1] = ReduceSum(a.ReduceSum) {axes=[0], keepdims=1}; \
                  a: f32[3] = Reshape(a.ReduceSum_3) {shape=[3]}; out y = a",
+            ),
+            (
+                "a: f32[2,3] = RandomNormalLike(x)\nb: f32[2,3] = RandomNormalLike(x)\n\
+                 c: f32[2,3] = Sub(a, b)\nout y = c",
+                "a: f32[2,3] = RandomNormalLike(x); b: f32[2,3] = RandomNormalLike(x); \
+                 c: f32[2,3] = Sub(a, b); out y = c",
             ),
             ("a: f32[2,3] = Abs(x)\nout y = x", "out y = x"),
             ("a: f32[3,2] = Transpose(x)\nout y = a", "a: f32[3,2] = Transpose(x); out y = a"),

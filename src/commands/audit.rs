@@ -8,6 +8,8 @@ use crate::report::grouped;
 use crate::report::json::{Kernel, NativeReport, SCHEMA, TOOL, ViolationReport, model};
 use crate::source::{Source, Tolerance};
 use pam_ir::audit::{Audit as Findings, audit as audit_graph, census};
+use pam_ir::graph::Node;
+use pam_ir::op::Level;
 use pam_kernels::audit::{AUDITED_BY, KernelAudit, Kind, audit_self};
 use pam_runtime::cuda::audit::audit as audit_sources;
 use pam_runtime::cuda::source::sources;
@@ -39,6 +41,14 @@ pub fn audit(args: &Audit) -> Result<ExitCode, Failure> {
             reason,
         }));
     }
+    if let (true, Some(node)) = (findings.is_clean(), undecided(&source)) {
+        let dims: Vec<&str> = source.defaulted_dims.iter().map(String::as_str).collect();
+        let reason = format!(
+            "with sizes of 1, node `{node}` does nothing, or not all that it may do; give the size of {} with --dim",
+            dims.join(", ")
+        );
+        return Err(Failure::file(source.path(), reason));
+    }
     if let Some(path) = &args.report {
         write_together(&[(path.clone(), json(&source, &findings)?)])?;
     }
@@ -46,6 +56,20 @@ pub fn audit(args: &Audit) -> Result<ExitCode, Failure> {
         print(&source, &findings, args.volume.verbose);
     }
     Ok(if findings.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// A node that may multiply with other sizes than those that were made up for symbolic dimensions.
+fn undecided(source: &Source) -> Option<&str> {
+    if source.defaulted_dims.is_empty() {
+        return None;
+    }
+    let empty = |n: &&Node| {
+        let mut outputs = n.outputs.iter().flatten();
+        let multiplies = matches!(n.op.level(), Level::Native | Level::Composite);
+        multiplies && outputs.any(|&v| source.graph.ty(v).elements() == 0)
+    };
+    let empty = source.graph.nodes.iter().find(empty).map(|n| n.name.as_str());
+    empty.or(source.left_out.first().map(String::as_str))
 }
 
 fn print(source: &Source, findings: &Findings, verbose: bool) {

@@ -6,7 +6,7 @@ use crate::output::say;
 use crate::report::counts::{Count, Silicon, by_component, exact_scalings, silicon};
 use crate::report::json::{Certificate, NativeReport, SCHEMA, ViolationReport};
 use crate::source::{FOLDED, POLICY, Source, TARGET, Tolerance, read_bytes};
-use pam_ir::audit::{Census, audit, census};
+use pam_ir::audit::{Census, audit, written_census};
 use pam_ir::certify::{Target, native_multiplies, violations};
 use pam_ir::graph::Graph;
 use pam_ir::onnx::external::{check_data, sha256_hex};
@@ -115,7 +115,7 @@ fn false_claims(claims: &Claims, target: Target, graph: &Graph) -> Vec<String> {
             faults.push(format!("{name} is not `{claim}`"));
         }
     }
-    if claims.census.after != census(graph) {
+    if claims.census.after != written_census(graph) {
         faults.push("the census is not the one stated".to_owned());
     }
     let stated = &claims.multiplies;

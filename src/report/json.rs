@@ -74,7 +74,7 @@ pub struct GradientReport {
     pub disagreement: Option<f64>,
     /// The parameter where it is.
     pub worst: Option<String>,
-    /// Parameters whose imported gradients are kept, since the forward pass has no derivative by them.
+    /// Parameters whose imported gradients are kept, since they are not the derivatives of the forward pass.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<String>,
 }

@@ -1,10 +1,11 @@
 //! Whether a file's functions are what the certificate takes them for.
 
+use super::OPSET;
 use super::export::export;
 use super::functions::function;
 use super::proto::{ModelProto, NodeProto};
 use crate::graph::Graph;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Compares what a file says of the PA primitives with what it must say: its functions of the domain
 /// `pam` with those of `functions`, and the attributes of its `pam` nodes, helpers included, with those
@@ -23,6 +24,16 @@ pub fn check_functions(model: &ModelProto, graph: &Graph) -> Result<(), Vec<Stri
         let nodes = m.graph.iter().flat_map(|g| &g.node);
         nodes.filter(|n| n.domain() == "pam").cloned().collect()
     };
+    let defined =
+        |name: &str| model.functions.iter().any(|f| f.domain() == "pam" && f.name() == name);
+    let called: BTreeSet<String> = pam(model).iter().map(|n| n.op_type().to_owned()).collect();
+    for name in called.iter().filter(|name| !defined(name)) {
+        faults.push(format!("nothing defines pam.{name}, which the graph calls"));
+    }
+    let opset = model.opset_import.iter().find(|o| matches!(o.domain(), "" | "ai.onnx"));
+    if !called.is_empty() && opset.is_none_or(|o| o.version() < OPSET) {
+        faults.push(format!("its opset has no bodies of PA primitives, which need {OPSET}"));
+    }
     match export(graph, model, &BTreeMap::new()) {
         Err(e) => faults.push(e),
         Ok(again) => {

@@ -21,6 +21,11 @@ pub(super) fn each_output(_: &Call<'_>, outputs: &[Type]) -> u128 {
     n(outputs.first())
 }
 
+/// Elements of all outputs: one product at least goes into each derivative.
+pub(super) fn all_outputs(_: &Call<'_>, outputs: &[Type]) -> u128 {
+    outputs.iter().map(|ty| n(Some(ty))).sum()
+}
+
 /// 2 n.
 pub(super) fn twice_each_output(_: &Call<'_>, outputs: &[Type]) -> u128 {
     2 * n(outputs.first())

@@ -208,7 +208,7 @@ ops! {
     RandomUniformLike "RandomUniformLike" 22 "input -> output" "dtype:type?, high:float=1.0, low:float=0.0, seed:float?" Composite random_like uniform "Uniform random numbers in the shape of another tensor."
     Bernoulli "Bernoulli" 22 "input -> output" "dtype:type?, seed:float?" Composite random_like zero "One with the probability given, else 0."
 
-    Gradient "ai.onnx.preview.training::Gradient" 1 "y, xs* -> dys*" "" Composite gradient zero "The derivatives of y by each x; the operands that ONNX names in attributes are inputs here."
+    Gradient "ai.onnx.preview.training::Gradient" 1 "y, xs* -> dys*" "" Composite gradient all_outputs "The derivatives of y by each x; the operands that ONNX names in attributes are inputs here."
 
     Opaque "opaque::opaque" 1 "inputs* -> outputs*" "onnx:str" Opaque opaque zero "An op the table does not know; it stands in audited files only."
 }

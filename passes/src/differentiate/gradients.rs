@@ -49,8 +49,8 @@ pub struct Gradients {
     pub open: Vec<(String, Vec<String>)>,
     /// Which marks of the exporter end a derivative.
     pub detach: Detach,
-    /// Parameters whose imported gradients are kept, since the forward pass has no derivative by them: behind what
-    /// rounds, straight-through estimators put one of their own.
+    /// Parameters whose imported gradients are kept, since they are not the derivatives of the forward pass: straight
+    /// through what rounds, of another loss, or of no loss at all, as of a target network.
     pub kept: Vec<String>,
 }
 
@@ -83,8 +83,8 @@ pub struct Recognised {
     pub values: BTreeMap<String, String>,
     /// Which marks of the exporter end a derivative.
     pub detach: Detach,
-    /// Parameters by which the forward pass has no derivative.
-    pub flat: BTreeSet<String>,
+    /// Parameters whose gradients are not the derivatives of the forward pass.
+    pub kept: BTreeSet<String>,
 }
 
 /// Finds the gradients of a labelled training step; `None` where it has no loss or trains nothing.
@@ -131,7 +131,7 @@ pub fn find(graph: &Graph, recognised: &Recognised) -> Result<Option<Gradients>,
         if !trained || !made_by(graph, next, Role::Optimizer) {
             continue;
         }
-        if recognised.flat.contains(old) {
+        if recognised.kept.contains(old) {
             found.kept.push(old.clone());
             continue;
         }

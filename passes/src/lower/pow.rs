@@ -144,8 +144,6 @@ fn general(lo: &mut Lowering<'_, '_>, x: ValueId, y: ValueId) -> Result<ValueId,
     let below = lo.select(whole, signed, between)?;
     let negative = lo.sign_bit(x)?;
     let result = lo.select(negative, below, power)?;
-    // A subnormal exponent counts as 0.
-    let least = lo.scalar(f32::MIN_POSITIVE);
-    let flat = lo.op(Op::Less, &[range, least], &[])?;
+    let flat = lo.op(Op::Equal, &[y, zero], &[])?;
     lo.select(flat, one, result)
 }

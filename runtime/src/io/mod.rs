@@ -36,7 +36,11 @@ pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut std::io::BufWriter<&std::fs::File>) -> std::io::Result<()>,
 ) -> Result<(), IoError> {
-    Unfinished::write(path, write)?.finish()
+    let unfinished = Unfinished::write(path, write)?;
+    match unfinished.place {
+        Place::File(_) => under_way(|paths| unfinished.finish(paths)),
+        Place::Device(_) => unfinished.copy(),
+    }
 }
 
 /// Writes several files, each as a whole; if one cannot be written, none is.
@@ -48,10 +52,14 @@ pub fn write_together(files: &[(PathBuf, Vec<u8>)]) -> Result<(), IoError> {
         .iter()
         .map(|(path, bytes)| Unfinished::write(path, |w| w.write_all(bytes)))
         .collect::<Result<_, _>>()?;
-    unfinished.into_iter().try_for_each(Unfinished::finish)
+    let (files, devices): (Vec<Unfinished>, Vec<Unfinished>) =
+        unfinished.into_iter().partition(|u| matches!(u.place, Place::File(_)));
+    // An interruption comes before all of them or after.
+    under_way(|paths| files.into_iter().try_for_each(|file| file.finish(paths)))?;
+    devices.into_iter().try_for_each(Unfinished::copy)
 }
 
-/// Removes the files that are being written. For the handler of an interruption, after which the
+/// Removes the files that are being written, and lets none begin. For the handler of an interruption, after which the
 /// process must end.
 pub fn discard_unfinished() {
     // A thread that panicked while it held the lock leaves the list as good as before.
@@ -60,13 +68,14 @@ pub fn discard_unfinished() {
         // There is nobody left to tell.
         let _ = std::fs::remove_file(path);
     }
+    std::mem::forget(under_way);
 }
 
 /// The temporary files that exist now.
 static UNDER_WAY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-fn under_way(change: impl FnOnce(&mut Vec<PathBuf>)) {
-    change(&mut UNDER_WAY.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+fn under_way<T>(change: impl FnOnce(&mut Vec<PathBuf>) -> T) -> T {
+    change(&mut UNDER_WAY.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
 }
 
 /// A file beside its final place; it disappears unless it is finished.
@@ -132,12 +141,15 @@ impl Unfinished {
             // Temporary files are private; the finished one is as readable as any other.
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
-        let file = match &place {
-            Place::File(path) => builder.tempfile_in(folder(path)),
-            Place::Device(_) => builder.tempfile(),
-        };
+        let file = under_way(|paths| {
+            let file = match &place {
+                Place::File(path) => builder.tempfile_in(folder(path)),
+                Place::Device(_) => builder.tempfile(),
+            };
+            paths.extend(file.iter().map(|file| file.path().to_owned()));
+            file
+        });
         let file = file.map_err(|e| error(without_temporary_name(e)))?;
-        under_way(|paths| paths.push(file.path().to_owned()));
         let unfinished = Unfinished { file, place };
         let mut writer = std::io::BufWriter::with_capacity(1 << 20, unfinished.file.as_file());
         write(&mut writer).and_then(|()| writer.flush()).map_err(error)?;
@@ -145,18 +157,24 @@ impl Unfinished {
         Ok(unfinished)
     }
 
-    fn finish(self) -> Result<(), IoError> {
+    /// Moves it to its place, while no other thread looks at what is under way.
+    fn finish(self, under_way: &mut Vec<PathBuf>) -> Result<(), IoError> {
         let temporary = self.file.path().to_owned();
         let path = self.place.path().to_owned();
-        let finished = match self.place {
-            Place::File(path) => self.file.persist(path).map(drop).map_err(|e| e.error),
-            Place::Device(path) => self.file.reopen().and_then(|mut from| {
-                let mut to = std::fs::OpenOptions::new().write(true).open(path)?;
-                std::io::copy(&mut from, &mut to).map(drop)
-            }),
-        };
-        under_way(|paths| paths.retain(|p| *p != temporary));
+        let finished = self.file.persist(&path).map(drop).map_err(|e| e.error);
+        under_way.retain(|p| *p != temporary);
         finished.map_err(|source| IoError::File { path, source })
+    }
+
+    /// Copies it to a device, which may take as long as it likes.
+    fn copy(self) -> Result<(), IoError> {
+        let path = self.place.path().to_owned();
+        let copied = self.file.reopen().and_then(|mut from| {
+            let mut to = std::fs::OpenOptions::new().write(true).open(&path)?;
+            std::io::copy(&mut from, &mut to).map(drop)
+        });
+        under_way(|paths| paths.retain(|p| p != self.file.path()));
+        copied.map_err(|source| IoError::File { path, source })
     }
 }
 

@@ -124,6 +124,15 @@ impl Body {
         self.op_with("Cast", &[x], vec![attr("to", &Attr::Type(to))])
     }
 
+    /// 0, `step`, twice that and so on, as many as a vector of one element says. By sums, as `Range` divides and
+    /// multiplies by its definition.
+    pub(super) fn numbers(&mut self, count: &str, step: &str) -> Name {
+        let steps = self.op("Expand", &[step, count]);
+        let axis = self.scalar(0i64);
+        let exclusive = attr("exclusive", &Attr::Int(1));
+        self.op_with("CumSum", &[&steps, &axis], vec![exclusive])
+    }
+
     /// Permuted dimensions.
     pub(super) fn transposed(&mut self, x: &str, perm: &[i64]) -> Name {
         self.op_with("Transpose", &[x], vec![attr("perm", &Attr::Ints(perm.to_vec()))])

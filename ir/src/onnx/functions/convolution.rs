@@ -20,11 +20,11 @@ const OPTIONAL: [&str; 4] = ["strides", "pads", "dilations", "input_dilations"];
 ///   zeros that go there, and the shape that makes of it the dilated input;
 /// * `crop_starts`, `crop_ends`, `padding`: what negative pads cut off, and the positive ones;
 /// * `grouped`: the padded input with its channels split into groups;
-/// * `kernel`, `taps`, `spans`, `tap_steps`: the kernel as [groups, outputs, elements], its channels
-///   and elements along each axis, what they span in the padded input, and the steps between them;
+/// * `kernel`, `taps`, `tap_steps`: the kernel as [groups, outputs, elements], its channels and elements along each
+///   axis, and the steps between them in the padded input;
 /// * `extent`, `steps`: what an element of the kernel meets of the padded input: size and stride;
 /// * `sums`, `shape`: the output with its channels split into groups, and its shape.
-const ATTRIBUTES: [&str; 19] = [
+const ATTRIBUTES: [&str; 18] = [
     "group",
     "offset",
     "mantissa",
@@ -38,7 +38,6 @@ const ATTRIBUTES: [&str; 19] = [
     "grouped",
     "kernel",
     "taps",
-    "spans",
     "tap_steps",
     "extent",
     "steps",
@@ -98,17 +97,15 @@ fn padded(f: &mut Body, x: &str) -> Name {
 
 /// For each element of the kernel where in the padded input it begins: channel and three axes.
 fn starts(f: &mut Body) -> Name {
-    let (taps, spans, dilations) = (f.ints("taps"), f.ints("spans"), f.ints("tap_steps"));
+    let (taps, dilations) = (f.ints("taps"), f.ints("tap_steps"));
     let pick = |f: &mut Body, list: &str, i: i64| {
         let (from, to) = (f.vector(&[i]), f.vector(&[i + 1]));
-        let one = f.op("Slice", &[list, &from, &to]);
-        f.op("Squeeze", &[&one])
+        f.op("Slice", &[list, &from, &to])
     };
-    let zero = f.scalar(0i64);
     let mut columns = Vec::new();
     for axis in 0..4 {
-        let (span, step) = (pick(f, &spans, axis), pick(f, &dilations, axis));
-        let range = f.op("Range", &[&zero, &span, &step]);
+        let (count, step) = (pick(f, &taps, axis), pick(f, &dilations, axis));
+        let range = f.numbers(&count, &step);
         // The range runs along its own axis of [channels, taps, taps, taps].
         let mut shape = vec![1; 4];
         shape[axis as usize] = -1;

@@ -161,7 +161,6 @@ fn convolution(
     let elements: i64 = w[1..].iter().map(|&d| d as i64).product();
     add("kernel", &[&[group, m / group, elements]]);
     add("taps", &[&[inner], &each(&|a| a.kernel as i64)]);
-    add("spans", &[&[inner], &each(&|a| (a.kernel as i64 - 1) * a.dilation as i64 + 1)]);
     add("tap_steps", &[&[1], &each(&|a| a.dilation as i64)]);
     add("extent", &[&[1], &each(&|a| (a.output as i64 - 1) * a.stride as i64 + 1)]);
     add("steps", &[&[1], &each(&|a| a.stride as i64)]);

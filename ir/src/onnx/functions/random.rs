@@ -48,10 +48,9 @@ pub(super) fn uniform() -> FunctionProto {
     let k2 = f.op("BitwiseXor", &[&parity, &k0]);
     let k2 = f.op("BitwiseXor", &[&k2, &k1]);
     let keys = [k0, k1, k2];
-    let (zero, one) = (f.scalar(0i64), f.scalar(1i64));
+    let one = f.scalar(1i64);
     let count = f.ints("count");
-    let count = f.op("Squeeze", &[&count]);
-    let index = f.op("Range", &[&zero, &count, &one]);
+    let index = f.numbers(&count, &one);
     let step = masked(&mut f, "step");
     let x0 = f.op("Add", &[&step, &keys[0]]);
     let mut x0 = masked(&mut f, &x0);

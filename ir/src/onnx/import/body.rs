@@ -8,7 +8,7 @@ use super::training::{is_gradient, referred};
 use super::{Context, Importer, Names, is_standard};
 use crate::graph::ValueId;
 use crate::order::topological;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 impl Importer<'_> {
     /// Appends the nodes of a body and defines their outputs in `names`.
@@ -31,6 +31,11 @@ impl Importer<'_> {
                 continue;
             }
             let error = |reason: String, remedy: &str| at(context, node, i, &reason, remedy);
+            let mut given = BTreeSet::new();
+            if let Some(twice) = node.attribute.iter().find(|a| !given.insert(a.name())) {
+                let reason = format!("attribute `{}` is given twice", twice.name());
+                return Err(error(reason, "export it again"));
+            }
             let mut inputs = Vec::with_capacity(node.input.len());
             for name in &node.input {
                 inputs.push(match name.as_str() {

@@ -32,6 +32,7 @@ impl Importer<'_> {
             this.subgraph(site, graph, &format!("{label}/{name}/"), &[])
         };
         if let Some(taken) = known {
+            self.left_out.push(label.to_owned());
             return side(self, if taken { "then_branch" } else { "else_branch" });
         }
         let yes = side(self, "then_branch")?;
@@ -100,6 +101,9 @@ impl Importer<'_> {
             scanned.push(rest[carried..].to_vec());
             round += 1;
         }
+        if scanned.is_empty() {
+            self.left_out.push(label.to_owned());
+        }
         if scanned.is_empty() && node.output.len() > carried {
             return Err(error("it runs no round, so its scan outputs have no shape"));
         }
@@ -160,6 +164,9 @@ impl Importer<'_> {
             }
             state = results[..carried].to_vec();
             scanned.push(results[carried..].to_vec());
+        }
+        if scanned.is_empty() {
+            self.left_out.push(label.to_owned());
         }
         if scanned.is_empty() && node.output.len() > carried {
             return Err(error("it scans an empty sequence"));

@@ -70,6 +70,8 @@ pub struct Imported {
     pub defaulted_dims: BTreeSet<String>,
     /// Symbolic dimensions that got one of [`ImportOptions::dims`].
     pub given_dims: BTreeSet<String>,
+    /// Control flow of which a part is left out: branches that are not taken, loops of no rounds.
+    pub left_out: Vec<String>,
 }
 
 /// Imports one model, or links several into one step: an input of a later file that has the name of
@@ -90,6 +92,7 @@ pub fn import(files: &[ModelFile], options: &ImportOptions) -> Result<Imported, 
         given_dims: BTreeSet::new(),
         fed_dims: BTreeMap::new(),
         budget: NODE_LIMIT,
+        left_out: Vec::new(),
         unknown: Vec::new(),
         sequences: translate::Sequences::default(),
     };
@@ -111,8 +114,8 @@ pub fn import(files: &[ModelFile], options: &ImportOptions) -> Result<Imported, 
     graph.drop_unused_values();
     graph.meta = meta(&first.model);
     graph.bindings = bindings::find(files, &graph, options)?;
-    let Importer { defaulted_dims, given_dims, .. } = importer;
-    Ok(Imported { graph, defaulted_dims, given_dims })
+    let Importer { defaulted_dims, given_dims, left_out, .. } = importer;
+    Ok(Imported { graph, defaulted_dims, given_dims, left_out })
 }
 
 /// Unrolling may not make more nodes than this.
@@ -151,6 +154,8 @@ struct Importer<'a> {
     fed_dims: BTreeMap<String, usize>,
     /// Nodes that may still be made.
     budget: usize,
+    /// Control flow of which a part is left out.
+    left_out: Vec<String>,
     /// Ops the table does not know; all are reported at once.
     unknown: Vec<(PathBuf, At)>,
     /// Sequences of tensors, and what is updated in place.
@@ -206,8 +211,7 @@ impl Importer<'_> {
         })?;
         let graph: &GraphProto = &graph;
         let opsets = opsets(&file.path, model)?;
-        let functions: HashMap<FunctionKey<'_>, &FunctionProto> =
-            model.functions.iter().map(|f| ((f.domain(), f.name(), f.overload()), f)).collect();
+        let functions = functions(&file.path, model)?;
         let stated = graph.value_info.iter().chain(&graph.output).map(|v| (v.name(), v)).collect();
         let context = Context {
             path: &file.path,
@@ -284,6 +288,31 @@ impl Importer<'_> {
             remedy: "`pam-compile ops` lists the known ones; export with others".to_owned(),
         })
     }
+}
+
+/// The functions of a model. Where one has the name of an op, each runtime decides by itself which of them counts.
+fn functions<'m>(
+    path: &Path,
+    model: &'m ModelProto,
+) -> Result<HashMap<FunctionKey<'m>, &'m FunctionProto>, OnnxError> {
+    let mut functions = HashMap::new();
+    for f in &model.functions {
+        let name = match f.domain() {
+            "" => f.name().to_owned(),
+            domain => format!("{domain}::{}", f.name()),
+        };
+        let vendors = ["ai.onnx.", "com.microsoft."];
+        let vendor = vendors.iter().any(|v| format!("{}.", f.domain()).starts_with(v));
+        if is_standard(f.domain()) || vendor {
+            let reason = format!("the function `{name}` may be taken for an op of the runtime");
+            return Err(OnnxError::file(path, reason, "give it a domain of its own"));
+        }
+        if functions.insert((f.domain(), f.name(), f.overload()), f).is_some() {
+            let reason = format!("two functions have the name `{name}`");
+            return Err(OnnxError::file(path, reason, "rename one"));
+        }
+    }
+    Ok(functions)
 }
 
 fn opsets<'m>(path: &Path, model: &'m ModelProto) -> Result<BTreeMap<&'m str, i64>, OnnxError> {

@@ -18,13 +18,20 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The algorithms of a model's `training_info`, and whether each is a record only: a model that this program has
-/// written keeps the one of its source, but its graph computes all that the algorithm gives.
+/// written, as its metadata say, keeps the one of its source, but its graph computes all that the algorithm gives and
+/// that is bound.
 fn algorithms(model: &ModelProto) -> impl Iterator<Item = (&GraphProto, bool)> {
     let graph = model.graph.iter();
     let names: BTreeSet<&str> = graph.flat_map(|g| &g.output).map(|o| o.name()).collect();
-    let all = model.training_info.iter().filter_map(|t| t.algorithm.as_ref());
-    all.filter(|a| !a.node.is_empty()).map(move |a| {
-        let done = !a.output.is_empty() && a.output.iter().all(|o| names.contains(o.name()));
+    let written = model.metadata_props.iter().any(|p| p.key() == "pam.target");
+    let all = model.training_info.iter().filter_map(|t| Some((t, t.algorithm.as_ref()?)));
+    all.filter(|(_, a)| !a.node.is_empty()).map(move |(t, a)| {
+        let mut given = a.output.iter().map(|o| o.name());
+        let mut bound = t.update_binding.iter().map(|b| b.value());
+        let done = written
+            && !a.output.is_empty()
+            && given.all(|name| names.contains(name))
+            && bound.all(|name| names.contains(name));
         (a, done)
     })
 }

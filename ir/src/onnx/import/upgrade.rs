@@ -53,6 +53,17 @@ pub(super) fn upgrade(
                 }
             }
         }
+        // 28: signed integers are shifted as well, which files of an older opset cannot say.
+        Op::BitShift => {
+            let unsigned = match importer.input_type(&draft, 0)?.dtype {
+                DType::I8 => DType::U8,
+                DType::I16 => DType::U16,
+                DType::I32 => DType::U32,
+                DType::I64 => DType::U64,
+                _ => return Ok(draft),
+            };
+            return signed_shift(importer, &draft, unsigned);
+        }
         // Exporters find the first truth value that holds, which the standard op does not.
         Op::ArgMax | Op::ArgMin if importer.input_type(&draft, 0)?.dtype == DType::Bool => {
             let x = draft.inputs[0];
@@ -109,7 +120,8 @@ pub(super) fn upgrade(
         }
         // 28: there is another order of blocks.
         Op::SpaceToDepth => {
-            if draft.attrs.remove("mode").is_some_and(|m| m == Attr::Str("CRD".to_owned())) {
+            let mode = draft.attrs.remove("mode");
+            if mode == Some(Attr::Str("CRD".to_owned())) {
                 return channels_first(importer, &draft);
             }
         }
@@ -142,6 +154,44 @@ fn flattened(importer: &mut Importer<'_>, mut draft: Draft) -> Result<Draft, Str
         attrs: Attrs::from([("shape".to_owned(), shape)]),
         outputs: 1,
     })
+}
+
+/// A shift of signed integers by one of their patterns: to the right, negative ones are shifted as what they lack.
+fn signed_shift(
+    importer: &mut Importer<'_>,
+    draft: &Draft,
+    unsigned: DType,
+) -> Result<Draft, String> {
+    let (ty, by) = (importer.input_type(draft, 0)?.clone(), importer.input_type(draft, 1)?.clone());
+    let [Some(x), Some(y)] = draft.inputs[..] else {
+        return Err("an operand is missing".to_owned());
+    };
+    if by.dtype != ty.dtype {
+        return Err(format!("shifts {ty} by {by}"));
+    }
+    let number = |importer: &mut Importer<'_>, n: i64| {
+        let n = crate::eval::cast(&Tensor::scalar(n), ty.dtype);
+        n.map(|n| importer.constant("c", n)).ok_or_else(|| format!("{ty} holds no integers"))
+    };
+    let to = [("to", unsigned.into())];
+    let by = importer.made(Op::BitCast, &[y], &to)?;
+    let shift = |importer: &mut Importer<'_>, x: ValueId, direction: &str| {
+        let x = importer.made(Op::BitCast, &[x], &to)?;
+        importer.made(Op::BitShift, &[x, by], &[("direction", direction.into())])
+    };
+    let attrs = Attrs::from([("to".to_owned(), ty.dtype.into())]);
+    if draft.attrs.get("direction") == Some(&Attr::Str("LEFT".to_owned())) {
+        let shifted = shift(importer, x, "LEFT")?;
+        return Ok(Draft { op: Op::BitCast, inputs: vec![Some(shifted)], attrs, outputs: 1 });
+    }
+    let (zero, all) = (number(importer, 0)?, number(importer, -1)?);
+    let negative = importer.made(Op::Less, &[x, zero], &[])?;
+    let sign = importer.made(Op::Where, &[negative, all, zero], &[])?;
+    let flipped = importer.made(Op::BitwiseXor, &[x, sign], &[])?;
+    let shifted = shift(importer, flipped, "RIGHT")?;
+    let shifted = importer.before(Op::BitCast, &[Some(shifted)], attrs)?;
+    let inputs = vec![Some(shifted), Some(sign)];
+    Ok(Draft { op: Op::BitwiseXor, inputs, attrs: Attrs::new(), outputs: 1 })
 }
 
 /// The blocks of an image as channels, those of each channel side by side.

@@ -197,17 +197,18 @@ pub(super) fn conv(v: &mut Translation<'_, '_>) -> Outputs {
         let span = (a.kernel as i64 - 1) * a.dilation as i64 + 1;
         a.input as i64 + a.before + a.after - span - (a.output as i64 - 1) * a.stride as i64
     });
-    let by_x = v.op_with(
-        Op::ConvTranspose,
-        &[d, w],
-        &[
-            ("strides", list(&|a| a.stride as i64)),
-            ("dilations", list(&|a| a.dilation as i64)),
-            ("pads", Attr::Ints(pads.clone())),
-            ("output_padding", left),
-            ("group", (group as i64).into()),
-        ],
-    )?;
+    let attrs = [
+        ("strides", list(&|a| a.stride as i64)),
+        ("dilations", list(&|a| a.dilation as i64)),
+        ("pads", Attr::Ints(pads.clone())),
+        ("output_padding", left),
+        ("group", (group as i64).into()),
+    ];
+    // That of an image is not asked for.
+    let by_x = match v.named.first() {
+        Some(true) => Some(v.op_with(Op::ConvTranspose, &[d, w], &attrs)?),
+        _ => None,
+    };
     let (n, c) = (xs[0], ws[1]);
     let split = v.reshape(x, &[&[n, group, c], &xs[2..]].concat())?;
     let perm: Vec<usize> = [2, 1, 0].into_iter().chain(3..xs.len() + 1).collect();
@@ -239,7 +240,7 @@ pub(super) fn conv(v: &mut Translation<'_, '_>) -> Outputs {
     let by_w = v.transpose(cut, &swap)?;
     let rest: Vec<usize> = (0..ds.len()).filter(|&a| a != 1).collect();
     let by_b = v.reduce(Op::ReduceSum, d, &rest, false)?;
-    Ok(vec![Some(by_x), Some(by_w), Some(by_b)])
+    Ok(vec![by_x, Some(by_w), Some(by_b)])
 }
 
 /// δ is added where the maxima came from; the size of the input is that of the pooling which found them.

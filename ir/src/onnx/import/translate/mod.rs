@@ -150,8 +150,10 @@ struct Translation<'v, 'i> {
     importer: &'v mut Importer<'i>,
     inputs: &'v [Option<ValueId>],
     attrs: BTreeMap<String, Attr>,
-    /// How many outputs the node names.
+    /// How many outputs the node lists.
     outputs: usize,
+    /// Which of them it names.
+    named: Vec<bool>,
     /// The op's name.
     op: &'v str,
     /// The opset.
@@ -195,7 +197,8 @@ impl<'v, 'i> Translation<'v, 'i> {
         let domain = if is_standard(node.domain()) { "" } else { node.domain() };
         let version = context.opsets.get(domain).copied().unwrap_or(1);
         let (outputs, op) = (node.output.len(), node.op_type());
-        Ok(Translation { importer, inputs, attrs, outputs, op, version })
+        let named = node.output.iter().map(|name| !name.is_empty()).collect();
+        Ok(Translation { importer, inputs, attrs, outputs, named, op, version })
     }
 }
 

@@ -159,11 +159,18 @@ pub(super) fn blackman(v: &mut Translation<'_, '_>) -> Outputs {
 fn window(v: &mut Translation<'_, '_>, [a, b, c]: [f64; 3]) -> Outputs {
     let size = size(v, 0)?;
     let period = if v.int("periodic", 1) != 0 { size } else { size.saturating_sub(1).max(1) };
-    let point = |n: usize| {
-        let angle = TAU * n as f64 / period as f64;
-        a - b * angle.cos() + c * (2.0 * angle).cos()
-    };
-    constant(v, Tensor::vector((0..size).map(point).collect::<Vec<f64>>()))
+    let angles = (0..size).map(|n| TAU * n as f64 / period as f64).collect::<Vec<f64>>();
+    let angles = v.importer.constant("angles", Tensor::vector(angles));
+    let wave = v.op(Op::Cos, &[angles])?;
+    let wave = v.scaled(wave, -b)?;
+    let mut y = v.shifted(wave, a)?;
+    if c != 0.0 {
+        let twice = v.add(angles, angles)?;
+        let wave = v.op(Op::Cos, &[twice])?;
+        let wave = v.scaled(wave, c)?;
+        y = v.add(y, wave)?;
+    }
+    stated(v, y)
 }
 
 /// Triangles that sum the bins of a spectrum to bands which are equally wide on the mel scale.
@@ -187,23 +194,26 @@ pub(super) fn mel(v: &mut Translation<'_, '_>) -> Outputs {
         // No spectrum has so many bins.
         ((length + 1) as f64 * hertz / rate).floor().clamp(0.0, 1e9) as usize
     };
-    let mut weights = vec![0.0; bins * bands];
+    let (mut over, mut under) = (vec![0.0; bins * bands], vec![1.0; bins * bands]);
     for band in 0..bands {
         let [low, centre, high] = [edge(band), edge(band + 1), edge(band + 2)];
         for bin in low..high.max(centre + 1).min(bins) {
-            weights[bin * bands + band] = match bin {
-                _ if bin == centre => 1.0,
-                _ if bin < centre => (bin - low) as f64 / (centre - low) as f64,
-                _ => (high - bin) as f64 / (high - centre) as f64,
+            let place = bin * bands + band;
+            (over[place], under[place]) = match bin {
+                _ if bin == centre => (1.0, 1.0),
+                _ if bin < centre => ((bin - low) as f64, (centre - low) as f64),
+                _ => ((high - bin) as f64, (high - centre) as f64),
             };
         }
     }
-    constant(v, Tensor::new([bins, bands], weights))
+    let [over, under] =
+        [over, under].map(|w| v.importer.constant("bins", Tensor::new([bins, bands], w)));
+    let weights = v.div(over, under)?;
+    stated(v, weights)
 }
 
-/// A constant of the type that the op asks for.
-fn constant(v: &mut Translation<'_, '_>, tensor: Tensor) -> Outputs {
+/// A value in the type that the op asks for.
+fn stated(v: &mut Translation<'_, '_>, x: ValueId) -> Outputs {
     let to = dtype(i32::try_from(v.int("output_datatype", 1)).unwrap_or(0))?;
-    let tensor = crate::eval::cast(&tensor, to).ok_or_else(|| format!("cannot be {to}"))?;
-    Ok(vec![Some(v.importer.constant(v.op, tensor))])
+    Ok(vec![Some(v.op_with(Op::Cast, &[x], &[("to", to.into())])?)])
 }
