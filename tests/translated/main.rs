@@ -154,6 +154,28 @@ fn determinants_need_pivots() {
     assert_eq!(found[1], Tensor::scalar(-5f32));
 }
 
+/// onnxruntime writes running statistics over its inputs.
+#[test]
+fn running_statistics_are_state() {
+    let inputs = [
+        ("x", Tensor::new([2, 1, 2], vec![1.0f32, 2.0, 3.0, 6.0])),
+        ("s", Tensor::vector(vec![1.0f32])),
+        ("b", Tensor::vector(vec![0.0f32])),
+        ("m", Tensor::vector(vec![1.0f32])),
+        ("v", Tensor::vector(vec![1.0f32])),
+    ];
+    let attrs = [int("training_mode", 1)];
+    let norm = node("com.microsoft::BatchNormInternal", "x,s,b,m,v", "y,mean,var,sm,si", &attrs);
+    let graph = imported(vec![norm], &inputs, &["y"]).unwrap();
+    let bound: Vec<(&str, &str)> =
+        graph.bindings.iter().map(|b| (b.new.as_str(), b.old.as_str())).collect();
+    assert_eq!(bound, [("new.m", "m"), ("new.v", "v")]);
+    let fed = inputs.map(|(n, t)| (n.to_owned(), t));
+    let found = executor(&graph, "native").run(&fed).unwrap();
+    // 0.9 of the old and a tenth of the batch's, whose mean is 3.
+    assert!((named(&found, "new.m").to_f64().unwrap()[0] - 1.2).abs() < 1e-6);
+}
+
 /// PyTorch finds the first of some truth values so.
 #[test]
 fn the_first_truth_is_found() {

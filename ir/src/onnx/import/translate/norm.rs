@@ -2,7 +2,7 @@
 
 use super::{Outputs, Result, Translation};
 use crate::attr::Attr;
-use crate::graph::ValueId;
+use crate::graph::{Source, ValueId};
 use crate::op::Op;
 
 /// The axes from `axis` on.
@@ -72,6 +72,16 @@ pub(super) fn batch_norm(v: &mut Translation<'_, '_>) -> Outputs {
     let inputs: Vec<Option<ValueId>> = (0..5).map(|i| v.given(i)).collect();
     let standard = if training != 0 { v.outputs.min(3) } else { 1 };
     let mut outputs = v.op_n(Op::BatchNormalization, &inputs, &attrs, standard)?;
+    // onnxruntime writes the running statistics in place of its inputs.
+    for (old, new) in [(3, 1), (4, 2)] {
+        if let (Some(old), Some(Some(new))) = (v.given(old), outputs.get(new)) {
+            let value = v.importer.builder.graph().value(old);
+            if value.source == Source::Input {
+                let name = value.name.clone();
+                v.importer.update(&name, *new);
+            }
+        }
+    }
     if v.outputs > 3 {
         let axes: Vec<usize> = (0..v.rank(x)).filter(|&a| a != 1).collect();
         let kept = v.reduce(Op::ReduceMean, x, &axes, true)?;

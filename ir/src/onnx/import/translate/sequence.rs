@@ -152,8 +152,10 @@ impl Importer<'_> {
             return self.define(context, names, &output(node, 0), made).map_err(|e| e.reason);
         }
         if op == "InPlaceAccumulatorV2" {
-            let (buffer, gradient, reset) = (value(0)?, value(1)?, value(2).ok());
+            let (buffer, gradient, flag) = (value(0)?, value(1)?, value(2).ok());
             let mut v = Translation::new(self, context, node, &[])?;
+            // A vector of one, which would make one of a scalar.
+            let reset = flag.map(|flag| v.reshape(flag, &[])).transpose()?;
             let sum = v.add(buffer, gradient)?;
             let new = match reset {
                 Some(reset) => v.select(reset, gradient, sum)?,
@@ -167,7 +169,7 @@ impl Importer<'_> {
                 self.sequences.parameters.push(parameter);
             }
             self.begin_as_zeros(buffer);
-            if let Some(reset) = reset {
+            if let Some(reset) = flag {
                 let ty = self.builder.ty(reset).clone();
                 let always = Tensor::new(ty.shape.clone(), vec![true; ty.elements()]);
                 self.builder.set_default(reset, always);
@@ -243,7 +245,7 @@ impl Importer<'_> {
     }
 
     /// Makes a value the next one of an input.
-    fn update(&mut self, old: &str, new: ValueId) {
+    pub(super) fn update(&mut self, old: &str, new: ValueId) {
         self.sequences.updates.push((format!("new.{old}"), new));
     }
 
