@@ -36,14 +36,12 @@ pub const DISAGREEMENT: f64 = 1e-2;
 /// are found counts, or the one with which most are. What is not found is kept as it was exported.
 pub fn recognise(source: &Graph, gradients: &Gradients) -> Recognised {
     let mut best: Option<(usize, Recognised)> = None;
-    let choices = Detach::CHOICES.into_iter().filter(|choice| *choice >= gradients.detach);
-    for detach in choices {
+    for detach in Detach::CHOICES {
         let (missing, recognised) = recognised(source, Gradients { detach, ..gradients.clone() });
         if best.as_ref().is_none_or(|(least, _)| missing < *least) {
             best = Some((missing, recognised));
         }
-        let marked = detaches(source);
-        if missing == 0 || !marked {
+        if missing == 0 || !detaches(source) {
             break;
         }
     }

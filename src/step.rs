@@ -125,8 +125,8 @@ impl Step {
         if let Some((gap, parameter)) = self.disagreement().filter(|d| d.0 > DISAGREEMENT) {
             eprintln!(
                 "warning: {}: the exported gradient of `{parameter}` is not the derivative of its forward pass \
-                 (off by {gap:.1e} of its size), as with detach(), straight-through estimators and \
-                 padding_idx, but policy {} replaces it by that; --policy approx keeps what was exported",
+                 where integers are 0 (off by {gap:.1e} of its size), as with padding_idx, but policy {} replaces it \
+                 by that; --policy approx keeps what was exported",
                 path.display(),
                 self.policy.name
             );

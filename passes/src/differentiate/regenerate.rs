@@ -105,9 +105,9 @@ pub(crate) fn answer(
     Ok((answered, rewrites))
 }
 
-/// A graph in native arithmetic that computes the gradient of each parameter twice: `imported.<p>` as
-/// the file has it, and `regenerated.<p>` by differentiating the forward pass, if that has a derivative. For a parameter whose
-/// gradient is not known, `candidate.<p>.<i>` are the values that may be it.
+/// A graph in native arithmetic that computes the gradient of each parameter twice: `imported.<p>` as the file has it,
+/// and `regenerated.<p>` by differentiating the forward pass, if that has a derivative. For a parameter whose gradient is
+/// not known, `candidate.<p>.<i>` are the values that may be it.
 pub(crate) fn check_graph(graph: &Graph, found: &Gradients) -> Result<Graph, CompileError> {
     let values = by_name(graph);
     let loss = values[found.loss.as_str()];
